@@ -1,0 +1,359 @@
+"""The configuration of a study: `params.yaml` as frozen, checked dataclasses.
+
+`conf/` holds the defaults and the profiles with a comment above every key; Hydra composes them into
+`params.yaml`, which DVC and this module read. A file must give every key and no other: what a run
+used is then always written down, and a misspelt key cannot silently leave a default in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from riskpo_study.errors import ConfigError
+
+__all__ = [
+    "Config", "Runs", "Task", "BaseModel", "Risk", "Train", "Evaluation", "from_mapping", "load", "root",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The admissible values of a number, without those in `excluded`."""
+
+    low: float
+    high: float = math.inf
+    excluded: tuple[float, ...] = (math.inf,)
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and value not in self.excluded
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"{'greater than' if self.low in self.excluded else 'at least'} {self.low}"
+        suffix = ", both excluded" if self.excluded else ""
+        return f"between {self.low} and {self.high}{suffix}"
+
+
+Count = Annotated[int, Interval(1)]
+Whole = Annotated[int, Interval(0)]
+Positive = Annotated[float, Interval(0, excluded=(0, math.inf))]
+NonNegative = Annotated[float, Interval(0)]
+Level = Annotated[float, Interval(0, 1, excluded=())]
+OpenLevel = Annotated[float, Interval(0, 1, excluded=(0, 1))]
+Numbers = tuple[Annotated[int, Interval(2, 5, excluded=())], ...]
+
+
+class Section:
+    """A group of keys. Values are checked and normalised (int → float, list → tuple) on construction."""
+
+    key: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds(type(self)).items():
+            object.__setattr__(self, name, _checked(f"{self.key}.{name}", getattr(self, name), kind))
+        self.check()
+
+    def check(self) -> None:
+        """Raise ConfigError where two keys of the section contradict each other."""
+
+
+@dataclass(frozen=True)
+class Runs(Section):
+    """Which training runs the study compares."""
+
+    key = "runs"
+    algorithms: tuple[str, ...]
+    seeds: tuple[Whole, ...]
+
+    def check(self) -> None:
+        _require_distinct("runs.algorithms", self.algorithms)
+        _require_distinct("runs.seeds", self.seeds)
+
+
+@dataclass(frozen=True)
+class Task(Section):
+    """The questions. `numbers` are the difficulties, `questions` the held-out questions of each."""
+
+    key = "task"
+    name: str
+    numbers: Numbers
+    largest_number: Count
+    largest_target: Count
+    questions: Count
+
+    def check(self) -> None:
+        _require_distinct("task.numbers", self.numbers)
+
+
+@dataclass(frozen=True)
+class BaseModel(Section):
+    """The transformer trained from scratch that every run starts from."""
+
+    key = "base_model"
+    layers: Count
+    width: Count
+    heads: Count
+    kv_heads: Count
+    mlp_width: Count
+    numbers: Numbers
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    warmup_steps: Whole
+    weight_decay: NonNegative
+    seed: Whole
+
+    def check(self) -> None:
+        _require_distinct("base_model.numbers", self.numbers)
+        _require_multiple("base_model.width", self.width, "base_model.heads", self.heads)
+        _require_multiple("base_model.heads", self.heads, "base_model.kv_heads", self.kv_heads)
+
+
+@dataclass(frozen=True)
+class Risk(Section):
+    """Mixed Value-at-Risk: levels α < β, extra weight ω of the lower tail, questions in a bundle (the paper's)."""
+
+    key = "risk"
+    alpha: Level = 0.2
+    beta: Level = 0.8
+    omega: NonNegative = 0.5
+    bundle_size: Count = 5
+
+    def check(self) -> None:
+        if self.alpha >= self.beta:
+            raise ConfigError(f"risk.alpha = {self.alpha} must be smaller than risk.beta = {self.beta}.")
+
+
+@dataclass(frozen=True)
+class Train(Section):
+    """One training run: batch, optimiser, sampling, and what is written when."""
+
+    key = "train"
+    steps: Count
+    questions: Count
+    responses: Annotated[int, Interval(2)]
+    mini_batches: Count
+    micro_batch: Count
+    learning_rate: Positive
+    schedule: Literal["constant", "cosine"]
+    warmup_steps: Whole
+    weight_decay: NonNegative
+    max_grad_norm: Positive
+    temperature: Positive
+    max_new_tokens: Count
+    kl_coefficient: NonNegative
+    layout: Literal["shared_prompt", "padded"]
+    checkpoint_every: Count
+    evaluate_every: Count
+    snapshot_every: Count
+    curve_questions: Count
+    curve_samples: Count
+    threads: Count
+
+    def check(self) -> None:
+        _require_multiple("train.questions", self.questions, "train.mini_batches", self.mini_batches)
+
+
+@dataclass(frozen=True)
+class Evaluation(Section):
+    """The final evaluation on the held-out questions."""
+
+    key = "evaluation"
+    samples: Count
+    ks: tuple[Count, ...]
+    resamples: Count
+    quantile_levels: tuple[Level, ...]
+    confidence: OpenLevel
+
+    def check(self) -> None:
+        _require_distinct("evaluation.ks", self.ks)
+        _require_distinct("evaluation.quantile_levels", self.quantile_levels)
+        if max(self.ks) > self.samples:
+            raise ConfigError(
+                f"evaluation.ks contains {max(self.ks)}, but pass@k needs k <= evaluation.samples = {self.samples}."
+            )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole `params.yaml`; `algorithms` maps a name to the options over that algorithm's preset."""
+
+    profile: str
+    runs: Runs
+    task: Task
+    base_model: BaseModel
+    risk: Risk
+    train: Train
+    algorithms: Mapping[str, Mapping[str, Any]]
+    evaluation: Evaluation
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds(Config).items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.profile):
+            raise ConfigError(f"profile = {self.profile!r} names a folder: use lower-case letters, digits, - and _.")
+        _require_multiple("train.questions", self.train.questions, "risk.bundle_size", self.risk.bundle_size)
+        # Not imported with the module: both import torch, and their modules import this one.
+        from riskpo_study import algorithms, tasks
+
+        if self.task.name not in tasks.TASKS:
+            raise ConfigError(f"task.name = {self.task.name!r} is not implemented; known tasks: {', '.join(tasks.TASKS)}.")
+        for name in self.runs.algorithms:
+            algorithms.check_known(name)
+            if name not in self.algorithms:
+                raise ConfigError(f"runs.algorithms lists {name}: give its options as algorithms.{name}, {{}} for none.")
+        for name, options in self.algorithms.items():
+            algorithms.build(name, options, self.risk)
+            if "learning_rate" in options:
+                _checked(f"algorithms.{name}.learning_rate", options["learning_rate"], Positive)
+
+    @property
+    def results(self) -> Path:
+        """The folder of this profile's results, `results/<profile>` under the project's root."""
+        return root() / "results" / self.profile
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and scalars, as in the file: `from_mapping(config.as_dict()) == config`."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    def fingerprint(self, *keys: str) -> str:
+        """Hex digest of the values under `keys` ("train", "algorithms.riskpo", …; all of them if none is named).
+
+        Two configurations share it exactly if they agree on those keys, so a folder that stores it can
+        refuse results of another configuration.
+        """
+        plain = self.as_dict()
+        chosen = {key: reduce(lambda value, part: value[part], key.split("."), plain) for key in keys} or plain
+        text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def root(start: Path | str | None = None) -> Path:
+    """The project's root: the nearest folder at or above `start` (the working directory) with params.yaml and dvc.yaml."""
+    origin = Path.cwd() if start is None else Path(start).resolve()
+    for folder in (origin, *origin.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise ConfigError(f"No folder at or above {origin} has params.yaml and dvc.yaml: run from inside the project.")
+
+
+def load(path: Path | str | None = None) -> Config:
+    """Read and check `path`, or the project's params.yaml.
+
+    Raises ConfigError, naming the file and the key, for a file that cannot be read, an unknown, missing
+    or ill-typed key, and values that contradict each other.
+    """
+    file = root() / "params.yaml" if path is None else Path(path)
+    try:
+        return from_mapping(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"Cannot read {file}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file.name} is not valid YAML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{file.name}: {error}") from error
+
+
+def from_mapping(values: Any) -> Config:
+    """Build a checked Config from plain nested mappings; ConfigError as in `load`."""
+    return _built(Config, "", values)
+
+
+T = TypeVar("T")
+
+
+def _kinds(cls: type) -> dict[str, Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
+def _built(cls: type[T], path: str, values: Any) -> T:
+    """An instance of the dataclass from a mapping that has exactly its keys."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path or 'The configuration'} must be a mapping of keys to values, not {values!r}.")
+    prefix, kinds = (f"{path}." if path else ""), _kinds(cls)
+    for key in values:
+        if key not in kinds:
+            close = get_close_matches(str(key), kinds, n=1, cutoff=0)[0]
+            raise ConfigError(f"{prefix}{key} is not a known key; the closest is {prefix}{close}.")
+    for key in kinds:
+        if key not in values:
+            raise ConfigError(f"{prefix}{key} is missing.")
+    return cls(**{key: _built(kind, key, values[key]) if _is_section(kind) else values[key] for key, kind in kinds.items()})
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _checked(path: str, value: Any, kind: Any) -> Any:
+    """`value` as `kind`; ConfigError that names path, value and what was expected."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        bare, interval = get_args(kind)
+        value = _checked(path, value, bare)
+        if value not in interval:
+            raise ConfigError(f"{path} = {value} must be {interval}.")
+        return value
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{path} = {value!r} must be one of {', '.join(get_args(kind))}.")
+        return value
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+            raise ConfigError(f"{path} = {value!r} must be a list of at least one value.")
+        return tuple(_checked(f"{path}[{index}]", item, get_args(kind)[0]) for index, item in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path} = {value!r} must be a mapping; write {{}} for an empty one.")
+        return {key: _checked(f"{path}.{key}", item, get_args(kind)[1]) for key, item in value.items()}
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ConfigError(f"{path} = {value!r} must be {_NAMES.get(kind, kind.__name__)}{_remedy(value, kind)}.")
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{path} = {value} must be finite.")
+    if kind is str and not value:
+        raise ConfigError(f"{path} must not be empty.")
+    return value
+
+
+_NAMES = {int: "an integer", float: "a number", str: "a string"}
+
+
+def _remedy(value: Any, kind: type) -> str:
+    """YAML 1.1 reads 1e-3 as a string; only a dot (1.0e-3) makes it a number."""
+    if kind is not float or not isinstance(value, str):
+        return ""
+    try:
+        return f"; in YAML write it as {float(value)!r}" if "e" not in value.lower() else "; YAML needs a dot: 1.0e-3"
+    except ValueError:
+        return ""
+
+
+def _require_distinct(path: str, values: Sequence[Any]) -> None:
+    repeated = [value for index, value in enumerate(values) if value in values[:index]]
+    if repeated:
+        raise ConfigError(f"{path} lists {repeated[0]!r} twice.")
+
+
+def _require_multiple(path: str, value: int, other: str, divisor: int) -> None:
+    if value % divisor:
+        nearest = [n for n in (value - value % divisor, value + -value % divisor) if n]
+        raise ConfigError(
+            f"{path} = {value} must be a multiple of {other} = {divisor}; the nearest are {' and '.join(map(str, nearest))}."
+        )
