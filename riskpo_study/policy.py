@@ -1,0 +1,169 @@
+"""The policy: a causal language model with its tokenizer, and the log-probabilities it gives to responses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from riskpo_study.errors import ConfigError, DataError
+from riskpo_study.log_probs import token_scores
+
+disable_progress_bar()  # a bar for each small model saved or loaded would drown the bar of the run
+
+
+@dataclass(frozen=True)
+class Responses:
+    """G responses to each of Q questions, padded on the right to T tokens."""
+
+    prompts: tuple[tuple[int, ...], ...]  # Q token sequences
+    tokens: Tensor  # (Q, G, T) int64
+    lengths: Tensor  # (Q, G) int64, the end-of-sequence token included
+
+    @property
+    def mask(self) -> Tensor:
+        """(Q, G, T) bool: True at response tokens."""
+        return torch.arange(self.tokens.shape[2]) < self.lengths.unsqueeze(2)
+
+    def select(self, questions: Tensor) -> Responses:
+        """The responses to some of the questions: indices (K,) of questions, or a boolean mask (Q,)."""
+        chosen = questions.nonzero().squeeze(1) if questions.dtype == torch.bool else questions
+        prompts = tuple(self.prompts[index] for index in chosen.tolist())
+        return Responses(prompts, self.tokens[chosen], self.lengths[chosen])
+
+
+class Scores(NamedTuple):
+    """Per-token scores of responses, (Q, G, T), zero at padding."""
+
+    log_probs: Tensor  # nats, with gradient
+    entropies: Tensor  # nats, without
+
+
+class Policy:
+    """A causal language model and its tokenizer.
+
+    Args:
+        model: any `transformers` causal language model whose output layer has no bias.
+        tokenizer: its tokenizer, with an end-of-sequence and a padding token.
+        layout: how `score` lays out its input. `shared_prompt` puts a prompt and all its responses in one row, each
+            response seeing the prompt and itself: the prompt is computed once. It needs a model that takes a 4-D
+            attention mask. `padded` gives each response a row of its own, for every causal model.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layout: str = "shared_prompt"
+    ) -> None:
+        if layout not in _LAYOUTS:
+            raise ConfigError(f"layout = {layout!r} is unknown; choose one of {', '.join(_LAYOUTS)}")
+        if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+            raise ConfigError(f"the tokenizer {tokenizer.name_or_path!r} needs both an eos_token and a pad_token")
+        self.model, self.tokenizer, self.layout = model, tokenizer, layout
+
+    @classmethod
+    def load(cls, path: Path | str, layout: str = "shared_prompt", dtype: torch.dtype = torch.float32) -> Policy:
+        """Load a model and tokenizer saved by `save` or `save_pretrained`, or a model of the Hugging Face hub."""
+        if os.sep in str(path) and not Path(path).is_dir():
+            raise DataError(f"there is no model in {path}; run the stage that trains it first (dvc repro base_model)")
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        return cls(model, AutoTokenizer.from_pretrained(path), layout)
+
+    def save(self, folder: Path | str) -> None:
+        """Write weights (safetensors), configuration and tokenizer, loadable by `transformers` and vLLM."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def encode(self, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Token ids of prompts."""
+        return tuple(tuple(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+
+    def decode(self, responses: Responses) -> list[list[str]]:
+        """Texts (Q lists of G) without special tokens."""
+        questions, group, _ = responses.tokens.shape
+        rows = [row[:length] for row, length in zip(responses.tokens.flatten(0, 1).tolist(), responses.lengths.flatten().tolist())]
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [texts[q * group : (q + 1) * group] for q in range(questions)]
+
+    def score(self, responses: Responses, temperature: float = 1.0) -> Scores:
+        """Log-probability and entropy of every response token under this policy at `temperature`."""
+        batch = _LAYOUTS[self.layout](responses).to(self.model.device)
+        hidden = self.model.base_model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=batch.attention_mask,
+            use_cache=False,
+        ).last_hidden_state
+        mask = responses.mask
+        targets = responses.tokens[mask].to(hidden.device)
+        scores = token_scores(hidden.flatten(0, 1)[batch.predictors], self._output_weight(), targets, temperature)
+        padded = torch.zeros(mask.shape)
+        return Scores(*(padded.masked_scatter(mask, score.cpu()) for score in scores))
+
+    def _output_weight(self) -> Tensor:
+        head = self.model.get_output_embeddings()
+        if not isinstance(head, nn.Linear) or head.bias is not None:
+            raise ConfigError(f"{type(self.model).__name__} has an output layer with a bias or of an unknown kind")
+        return head.weight
+
+
+class _Batch(NamedTuple):
+    input_ids: Tensor  # (rows, columns)
+    position_ids: Tensor  # (rows, columns)
+    attention_mask: Tensor | None  # (rows, 1, columns, columns) bool, or None for plain causal attention
+    predictors: Tensor  # flat index of the position that predicts each response token, in the order of tokens[mask]
+
+    def to(self, device: torch.device) -> _Batch:
+        return _Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
+
+def _padded(responses: Responses) -> _Batch:
+    """A row for each response, prompt first, padding on the right where causal attention never looks."""
+    questions, group, longest = responses.tokens.shape
+    prompt_lengths = torch.tensor([len(prompt) for prompt in responses.prompts])
+    columns = int((prompt_lengths.unsqueeze(1) + responses.lengths).max()) - 1
+    input_ids = torch.zeros(questions, group, columns, dtype=torch.long)
+    for question, prompt in enumerate(responses.prompts):
+        input_ids[question, :, : len(prompt)] = torch.tensor(prompt)
+    question, response, step = responses.mask.nonzero(as_tuple=True)
+    column = prompt_lengths[question] + step  # where the token stands; the one before it predicts it
+    fed = step < responses.lengths[question, response] - 1  # the last token predicts nothing
+    input_ids[question[fed], response[fed], column[fed]] = responses.tokens[question, response, step][fed]
+    positions = torch.arange(columns).expand(questions * group, columns)
+    predictors = (question * group + response) * columns + column - 1
+    return _Batch(input_ids.flatten(0, 1), positions, None, predictors)
+
+
+def _shared_prompt(responses: Responses) -> _Batch:
+    """A row for each question: the prompt, then its responses, each attending to the prompt and to itself."""
+    questions, group, _ = responses.tokens.shape
+    prompt_lengths = torch.tensor([len(prompt) for prompt in responses.prompts])
+    fed_lengths = responses.lengths - 1  # the last token predicts nothing
+    starts = prompt_lengths.unsqueeze(1) + fed_lengths.cumsum(1) - fed_lengths  # (Q, G)
+    columns = int((prompt_lengths + fed_lengths.sum(1)).max())
+    input_ids = torch.zeros(questions, columns, dtype=torch.long)
+    position_ids = torch.zeros(questions, columns, dtype=torch.long)
+    segment = torch.full((questions, columns), -1)  # 0: prompt, g + 1: response g, -1: padding
+    for row, prompt in enumerate(responses.prompts):
+        input_ids[row, : len(prompt)] = torch.tensor(prompt)
+        position_ids[row, : len(prompt)] = torch.arange(len(prompt))
+        segment[row, : len(prompt)] = 0
+    question, response, step = responses.mask.nonzero(as_tuple=True)
+    column = starts[question, response] + step
+    fed = step < fed_lengths[question, response]
+    place = question[fed], column[fed]
+    input_ids[place] = responses.tokens[question, response, step][fed]
+    position_ids[place] = prompt_lengths[question[fed]] + step[fed]
+    segment[place] = response[fed] + 1
+    same = (segment.unsqueeze(2) == segment.unsqueeze(1)) | (segment.unsqueeze(1) == 0)
+    attention = same & torch.ones(columns, columns, dtype=torch.bool).tril()
+    predictors = question * columns + torch.where(step == 0, prompt_lengths[question] - 1, column - 1)
+    return _Batch(input_ids, position_ids, attention.unsqueeze(1), predictors)
+
+
+_LAYOUTS = {"shared_prompt": _shared_prompt, "padded": _padded}

@@ -1,0 +1,39 @@
+"""What the trainer and the evaluation ask of a rollout engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from riskpo_study.policy import Policy, Responses
+
+
+@dataclass(frozen=True)
+class Generation(Responses):
+    """Responses with what the sampler knows of them."""
+
+    log_probs: Tensor  # (Q, G, T) of the sampled tokens at the sampling temperature, zero at padding
+    finished: Tensor  # (Q, G) bool: ended with the end-of-sequence token (finish reason "stop", else "length")
+
+
+class Engine(Protocol):
+    """Draws responses. Training needs the plain softmax distribution: temperature only, neither top-p nor top-k."""
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        temperature: float,
+        max_new_tokens: int,
+        generator: torch.Generator,
+    ) -> Generation:
+        """Draw n responses of at most `max_new_tokens` tokens to each prompt; the same generator gives the same tokens."""
+        ...
+
+    def sync(self, policy: Policy) -> None:
+        """Take over the policy's weights; called after every update."""
+        ...

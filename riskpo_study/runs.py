@@ -1,0 +1,204 @@
+"""A run's folder: who it is (manifest), what it recorded (parquet), where it can go on (checkpoints).
+
+While a run goes on, its records lie in `segments/`, one file for the steps between two checkpoints; `finish` joins them
+to `metrics.parquet`, `evaluations.parquet`, `rollouts.parquet` and `timings.parquet`. A run that was killed and continued
+ends with the same bytes in all but the last, which holds what the clock says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+
+from riskpo_study import files
+from riskpo_study.errors import RunError
+
+RECORDS = ("metrics", "evaluations", "rollouts", "timings")
+
+TRAINING_CODE = (
+    "advantages", "algorithms", "bundles", "checkpoints", "diagnostics", "evaluation", "experiment", "log_probs", "policy",
+    "risk", "rollouts/engine", "rollouts/transformers_engine", "runs", "sampling", "seeds", "surrogates",
+    "tasks/countdown", "trainer",
+)  # fmt: skip
+"""Modules whose text decides what a run computes: a run is continued with the code that it began with."""
+
+Existing = Literal["resume", "replace"]
+
+
+def code_digest() -> str:
+    """Digest of the modules in `TRAINING_CODE`."""
+    package = Path(__file__).parent
+    return files.digest(*(package / f"{module}.py" for module in TRAINING_CODE))
+
+
+def differences(here: Any, there: Any, path: str = "") -> Iterator[str]:
+    """Where two nested mappings disagree: lines like `train.steps is 250 here and 100 there`."""
+    if isinstance(here, Mapping) and isinstance(there, Mapping):
+        for key in sorted({*here, *there}, key=str):
+            yield from differences(here.get(key), there.get(key), f"{path}.{key}" if path else str(key))
+    elif here != there:
+        yield f"{path} is {here!r} here and {there!r} there"
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: the folder; made where it does not exist.
+        identity: everything that decides the results, JSON-like: configuration, algorithm, seed, digests.
+        existing: what to do with a run that is there already. A run of the same identity is continued in either case;
+            one of another identity is refused (`resume`) or cleared away (`replace`).
+
+    Raises:
+        RunError: where the folder holds another run and may not be replaced, or cannot be written.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], existing: Existing = "resume") -> None:
+        if existing not in ("resume", "replace"):
+            raise RunError(f"existing = {existing!r} is unknown; choose resume or replace")
+        self.path = Path(path)
+        self.identity = json.loads(json.dumps(identity))
+        self._pending: dict[str, list[pd.DataFrame]] = defaultdict(list)
+        manifest = read_manifest(self.path)
+        if manifest is not None and (found := list(differences(self.identity, manifest.get("identity")))):
+            if existing == "resume":
+                raise RunError(
+                    f"{self.path} holds another run: {'; '.join(found[:3])}. Choose another folder, or existing='replace' "
+                    "to start over in this one"
+                )
+            self._clear()
+            manifest = None
+        self.finished = manifest is not None and manifest["status"] == "finished" and self._has_records()
+        if not self.finished:
+            self._manifest = (manifest or {"identity": self.identity, **_environment(), "wall_seconds": 0.0}) | {
+                "status": "running"
+            }
+            self._started = time.monotonic() - self._manifest["wall_seconds"]
+            self._write_manifest()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def snapshot(self, step: int) -> Path:
+        """Folder of the model after `step` steps, loadable by `transformers` and vLLM."""
+        return self.path / "snapshots" / f"step-{step:06d}"
+
+    def record(self, name: str, frame: pd.DataFrame) -> None:
+        """Add rows to one of `RECORDS`; they reach the disk with the next `flush`."""
+        self._pending[name].append(frame)
+
+    def flush(self, step: int) -> None:
+        """Write the rows recorded since the last flush as the segment that ends with `step`."""
+        for name, frames in self._pending.items():
+            with files.atomic(self._segments / f"{name}-{step:06d}.parquet") as temporary:
+                pd.concat(frames, ignore_index=True).to_parquet(temporary, index=False)
+        self._pending.clear()
+        self._manifest["wall_seconds"] = time.monotonic() - self._started
+        self._write_manifest()
+
+    def rewind(self, step: int) -> None:
+        """Forget what was recorded after `step`, the checkpoint from which the run continues."""
+        for segment in self._segments.glob("*.parquet"):
+            if int(segment.stem.rpartition("-")[2]) > step:
+                segment.unlink()
+
+    def finish(self) -> None:
+        """Join the segments to the final records and drop what only a continued run would need."""
+        for name in RECORDS:
+            segments = sorted(self._segments.glob(f"{name}-*.parquet"))
+            with files.atomic(self.path / f"{name}.parquet") as temporary:
+                pd.concat([pd.read_parquet(part) for part in segments], ignore_index=True).to_parquet(temporary, index=False)
+        self._manifest |= {"status": "finished", "wall_seconds": time.monotonic() - self._started}
+        self._write_manifest()
+        self.finished = True
+        files.remove(self._segments)
+        files.remove(self.checkpoints)
+
+    @property
+    def _segments(self) -> Path:
+        return self.path / "segments"
+
+    def _has_records(self) -> bool:
+        return all((self.path / f"{name}.parquet").exists() for name in RECORDS) and (self.path / "snapshots").is_dir()
+
+    def _clear(self) -> None:
+        names = ["manifest.json", "segments", "checkpoints", "snapshots", *(f"{name}.parquet" for name in RECORDS)]
+        for name in names:
+            files.remove(self.path / name)
+
+    def _write_manifest(self) -> None:
+        with files.atomic(self.path / "manifest.json") as temporary:
+            temporary.write_text(json.dumps(self._manifest, indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a run's folder, None where there is none (or only a damaged one, which is named)."""
+    try:
+        manifest = json.loads((Path(folder) / "manifest.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{folder}/manifest.json is damaged ({error}); the run starts over", stacklevel=2)
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def read_records(folder: Path, name: str) -> pd.DataFrame:
+    """One of `RECORDS` of a finished run, or what there is of it while the run goes on.
+
+    Raises:
+        RunError: where nothing was recorded yet.
+    """
+    final = Path(folder) / f"{name}.parquet"
+    parts = [final] if final.exists() else sorted((Path(folder) / "segments").glob(f"{name}-*.parquet"))
+    if not parts:
+        raise RunError(f"{folder} has no {name}: train this run first (notebooks/02_train.ipynb or dvc repro)")
+    return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+
+
+def _environment() -> dict[str, Any]:
+    """Commit, versions and hardware."""
+    packages = ("torch", "transformers", "numpy", "pandas")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain")),
+        "command": sys.argv[0].rpartition(os.sep)[2],
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
+        "hardware": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        result = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,91 @@
+"""Responses to evaluation questions, as tidy frames: one row a sample, then one row a question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import torch
+
+from riskpo_study import seeds
+from riskpo_study.evaluation import maj_at_k
+from riskpo_study.policy import Policy
+from riskpo_study.rollouts import Engine
+from riskpo_study.tasks.protocol import Question, Task
+
+_ROWS_AT_A_TIME = 1024  # responses generated together: bounds the memory of the cache
+
+
+def sample_batches(
+    policy: Policy,
+    engine: Engine,
+    task: Task,
+    questions: Sequence[Question],
+    samples: int,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+) -> Iterator[pd.DataFrame]:
+    """Draw `samples` responses to each question and score them, some questions at a time.
+
+    Yields:
+        Frames with the columns question_id, difficulty, sample, response, reward, answer (None where it does not
+        parse), log_prob (of the response, nats), entropy (mean over its tokens, nats), length (tokens), finish_reason.
+        The samples of a question depend on `seed` and the questions before it in its batch only.
+    """
+    size = max(1, _ROWS_AT_A_TIME // samples)
+    for start in range(0, len(questions), size):
+        part = questions[start : start + size]
+        generation = engine.generate(
+            policy.encode([question.prompt for question in part]),
+            samples,
+            temperature,
+            max_new_tokens,
+            seeds.generator(seed, "evaluation", start),
+        )
+        with torch.no_grad():
+            scores = policy.score(generation, temperature)
+        texts = policy.decode(generation)
+        log_prob = scores.log_probs.sum(2).tolist()
+        entropy = (scores.entropies.sum(2) / generation.lengths).tolist()
+        lengths, finished = generation.lengths.tolist(), generation.finished.tolist()
+        rows = []
+        for q, question in enumerate(part):
+            for s, text in enumerate(texts[q]):
+                verdict = task.verify(question, text)
+                rows.append(
+                    (question.id, question.difficulty, s, text, verdict.reward, verdict.answer)
+                    + (log_prob[q][s], entropy[q][s], lengths[q][s], "stop" if finished[q][s] else "length")
+                )
+        yield pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
+
+
+SAMPLE_COLUMNS = [
+    "question_id", "difficulty", "sample", "response", "reward", "answer", "log_prob", "entropy", "length", "finish_reason",
+]  # fmt: skip
+
+
+def counts(samples: pd.DataFrame) -> pd.DataFrame:
+    """One row a question from the samples of one policy, in the order of first appearance.
+
+    Columns: question_id, difficulty, n, correct (reward of 1), distinct_correct (different right answers), majority
+    (Maj@n: probability that the most frequent answer is right), unparsed, entropy (mean, nats), log_prob (mean, nats),
+    length (mean, tokens).
+    """
+    rows = []
+    for (question, difficulty), group in samples.groupby(["question_id", "difficulty"], sort=False):
+        right = group["reward"] >= 1.0
+        answers = [answer if isinstance(answer, str) else None for answer in group["answer"]]
+        rows.append({
+            "question_id": question,
+            "difficulty": difficulty,
+            "n": len(group),
+            "correct": int(right.sum()),
+            "distinct_correct": group.loc[right, "answer"].nunique(),
+            "majority": maj_at_k(answers, right.tolist(), len(group)),
+            "unparsed": answers.count(None),
+            "entropy": group["entropy"].mean(),
+            "log_prob": group["log_prob"].mean(),
+            "length": group["length"].mean(),
+        })  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,291 @@
+"""The training step: sample, generate, verify, estimate advantages, update.
+
+Read `Trainer.step` from top to bottom. The trainer knows no algorithm by name.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
+
+from riskpo_study import bundles, diagnostics, seeds, surrogates
+from riskpo_study.advantages import overlong_penalty
+from riskpo_study.algorithms import Algorithm
+from riskpo_study.config import Risk, Train
+from riskpo_study.errors import RunError
+from riskpo_study.policy import Policy, Responses
+from riskpo_study.rollouts import Engine, Generation
+from riskpo_study.tasks.protocol import Question, Task
+
+_RESAMPLING_ROUNDS = 10  # dynamic sampling gives up after these; the batch is then filled with uninformative questions
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's responses: all that were generated, and which of them are learned from."""
+
+    questions: Sequence[Question]
+    generation: Generation
+    rewards: Tensor  # (questions, G) float64, as verified
+    kept: Tensor  # (Q,) indices of the questions that are learned from
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step leaves behind."""
+
+    metrics: dict[str, float]
+    rollouts: pd.DataFrame
+    timings: dict[str, float]
+
+
+class Trainer:
+    """Trains a policy with one algorithm. After k calls of `step` the state depends on (configuration, seed, k) alone.
+
+    Args:
+        policy: the policy, updated in place.
+        reference: the base model that the KL divergence is measured to; never updated.
+        engine: draws the responses; `engine.sync(policy)` is called after every update.
+        task: asks the questions and verifies the responses.
+        algorithm: from `algorithms.build`.
+        train, risk: sections of the configuration.
+        seed: of all randomness of the run.
+        folder: where a batch that produced a non-finite loss or gradient is written.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reference: Policy,
+        engine: Engine,
+        task: Task,
+        algorithm: Algorithm,
+        train: Train,
+        risk: Risk,
+        seed: int,
+        folder: Path,
+    ) -> None:
+        self.policy, self.reference, self.engine, self.task = policy, reference, engine, task
+        self.algorithm, self.train, self.risk, self.seed, self.folder = algorithm, train, risk, seed, folder
+        self.steps_done = 0
+        self.difficulties = sorted({question.difficulty for question in task.questions("held_out")})
+        self.optimizer = torch.optim.AdamW(
+            policy.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+        )
+        updates = train.steps * train.mini_batches
+        self.scheduler = {
+            "constant": lambda: get_constant_schedule_with_warmup(self.optimizer, train.warmup_steps),
+            "cosine": lambda: get_cosine_schedule_with_warmup(self.optimizer, train.warmup_steps, updates),
+        }[train.schedule]()
+
+    def step(self) -> StepResult:
+        """One step: responses to `train.questions` questions, then one update for each mini-batch."""
+        clock = _Clock()
+        step = self.steps_done
+        batch = self._collect(step, clock)
+        group, kept = batch.generation.tokens.shape[1], batch.kept
+        learned, rewards = batch.generation.select(kept), batch.rewards[kept]
+        permutation = bundles.permutations(len(kept), group, self.risk.bundle_size, seeds.generator(self.seed, "bundles", step))
+        advantages = self.algorithm.estimator(rewards + self._penalty(learned.lengths), permutation)  # (Q, G)
+        with clock.phase("update"):
+            update = self._update(learned, batch.generation.log_probs[kept], rewards, advantages)
+            self.engine.sync(self.policy)
+        self.steps_done += 1
+
+        log_probs = batch.generation.log_probs.sum(2).double()  # (questions, G), of whole responses
+        metrics = {
+            "step": self.steps_done,
+            **diagnostics.generation_metrics(
+                batch.rewards,
+                torch.tensor([question.difficulty for question in batch.questions]),
+                log_probs,
+                batch.generation.lengths,
+                batch.generation.finished,
+                self.difficulties,
+            ),
+            **diagnostics.bundle_metrics(
+                rewards, advantages, log_probs[kept], permutation, self.algorithm.estimator.quantiles, self.risk
+            ),
+            **update,
+        }
+        tokens = int(batch.generation.lengths.sum())
+        return StepResult(metrics, self._rollouts(batch, permutation, advantages), {
+            "step": self.steps_done, **clock.seconds, "seconds/step": clock.total,
+            "tokens_per_second": tokens / clock.total,
+            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        })  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the model's weights. Generators are derived from (seed, step), so the step stands for them too."""
+        return {
+            "steps_done": self.steps_done,
+            "seed": self.seed,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "estimator": self.algorithm.estimator.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`; the policy must already hold the weights of that moment."""
+        self.steps_done = state["steps_done"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.algorithm.estimator.load_state_dict(state["estimator"])
+
+    def _collect(self, step: int, clock: _Clock) -> Batch:
+        """Generate until `train.questions` questions can be learned from (all can, without dynamic sampling)."""
+        questions: list[Question] = []
+        parts: list[Generation] = []
+        rewards = torch.empty(0, self.train.responses, dtype=torch.float64)
+        wanted = self.train.questions
+        for attempt in range(_RESAMPLING_ROUNDS):
+            asked = self.task.sample(wanted, seeds.generator(self.seed, "questions", step, attempt))
+            with clock.phase("generate"):
+                part = self.engine.generate(
+                    self.policy.encode([self.task.prompt(question) for question in asked]),
+                    self.train.responses,
+                    self.train.temperature,
+                    self.train.max_new_tokens,
+                    seeds.generator(self.seed, "rollouts", step, attempt),
+                )
+            with clock.phase("verify"):
+                texts = self.policy.decode(part)
+                verdicts = [[self.task.verify(q, text).reward for text in row] for q, row in zip(asked, texts)]
+            questions += asked
+            parts.append(part)
+            rewards = torch.cat([rewards, torch.tensor(verdicts, dtype=torch.float64)])
+            informative = diagnostics.is_right(rewards).any(1) & ~diagnostics.is_right(rewards).all(1)  # 0 < correct < G
+            if not self.algorithm.dynamic_sampling or informative.sum() >= wanted:
+                break
+        if self.algorithm.dynamic_sampling:
+            kept = torch.cat([informative.nonzero(), (~informative).nonzero()]).squeeze(1)[:wanted]
+        else:
+            kept = torch.arange(wanted)
+        return Batch(questions, _joined(parts), rewards, kept)
+
+    def _penalty(self, lengths: Tensor) -> Tensor | float:
+        margin = round(self.algorithm.overlong_margin * self.train.max_new_tokens)
+        return overlong_penalty(lengths, self.train.max_new_tokens, margin) if margin else 0.0
+
+    def _update(self, learned: Responses, old: Tensor, rewards: Tensor, advantages: Tensor) -> dict[str, float]:
+        """One optimiser step for each mini-batch of questions; gradients add up over micro-batches."""
+        mask = learned.mask  # (Q, G, T)
+        with torch.no_grad():
+            reference = self.reference.score(learned, self.train.temperature).log_probs
+        entropies, ratios, clipped = torch.zeros_like(old), torch.ones_like(old), torch.zeros_like(old, dtype=torch.int8)
+        losses, norms = [], []
+        for mini in torch.arange(len(mask)).chunk(self.train.mini_batches):
+            weights = surrogates.token_weights(
+                self.algorithm.aggregation, mask[mini].flatten(0, 1), self.train.max_new_tokens, mask.shape[1]
+            ).view_as(mask[mini])
+            by_length = learned.lengths[mini].sum(1).argsort(stable=True)  # like with like: less padding
+            loss = 0.0
+            for part in by_length.split(self.train.micro_batch):
+                rows = mini[part]
+                scores = self.policy.score(learned.select(rows), self.train.temperature)
+                flat = (scores.log_probs, old[rows], mask[rows])
+                log_probs, old_rows, mask_rows = (tensor.flatten(0, 1) for tensor in flat)
+                objective = self.algorithm.surrogate(log_probs, old_rows, advantages[rows].flatten().to(old.dtype), mask_rows)
+                value = objective.value
+                if self.train.kl_coefficient:
+                    value = value - self.train.kl_coefficient * surrogates.kl_k3(log_probs, reference[rows].flatten(0, 1))
+                part_loss = -(weights[part].flatten(0, 1) * value).sum()
+                part_loss.backward()  # type: ignore[no-untyped-call]
+                loss += part_loss.item()
+                entropies[rows] = scores.entropies
+                ratios[rows] = objective.ratio.detach().view_as(mask[rows]).to(ratios.dtype)
+                clipped[rows] = objective.clipped.view_as(mask[rows])
+            norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.train.max_grad_norm).item()
+            self._require_finite(loss, norm, learned, rewards, advantages)
+            self.optimizer.step()
+            self.scheduler.step()
+            self.optimizer.zero_grad()
+            losses.append(loss)
+            norms.append(norm)
+        return {
+            "loss": sum(losses) / len(losses),
+            "gradient/norm": sum(norms) / len(norms),
+            "learning_rate": self.scheduler.get_last_lr()[0],
+            **diagnostics.update_metrics(
+                entropies, ratios, clipped, mask, diagnostics.is_right(rewards), surrogates.kl_k3(old, reference)
+            ),
+        }
+
+    def _require_finite(self, loss: float, norm: float, learned: Responses, rewards: Tensor, advantages: Tensor) -> None:
+        if torch.tensor([loss, norm]).isfinite().all():
+            return
+        step = self.steps_done + 1
+        path = self.folder / f"failed-step-{step:06d}.pt"
+        batch = {part.name: getattr(learned, part.name) for part in fields(learned)}
+        torch.save({"step": step, "loss": loss, "gradient_norm": norm, "rewards": rewards, "advantages": advantages, **batch}, path)
+        raise RunError(
+            f"step {step}: the loss is {loss} and the gradient's norm {norm}; training stopped before the update. The "
+            f"batch is in {path}. A smaller learning rate (now {self.scheduler.get_last_lr()[0]:g}) is the usual remedy"
+        )
+
+    def _rollouts(self, batch: Batch, permutation: Tensor, advantages: Tensor) -> pd.DataFrame:
+        """One row a response; bundle is −1 and the advantage NaN where dynamic sampling left the question out."""
+        generation = batch.generation
+        questions, group, _ = generation.tokens.shape
+        bundle = torch.full((questions, group), -1)
+        bundle[batch.kept] = bundles.scatter(torch.arange(permutation.shape[0] * group).view(-1, 1, group), permutation)
+        advantage = torch.full((questions, group), torch.nan, dtype=torch.float64)
+        advantage[batch.kept] = advantages
+        return pd.DataFrame({
+            "step": self.steps_done,
+            "question_id": [question.id for question in batch.questions for _ in range(group)],
+            "difficulty": [question.difficulty for question in batch.questions for _ in range(group)],
+            "response": torch.arange(group).repeat(questions).numpy(),
+            "bundle": bundle.flatten().numpy(),
+            "reward": batch.rewards.flatten().numpy(),
+            "advantage": advantage.flatten().numpy(),
+            "log_prob": generation.log_probs.sum(2).flatten().numpy(),
+            "length": generation.lengths.flatten().numpy(),
+            "finish_reason": ["stop" if stopped else "length" for stopped in generation.finished.flatten().tolist()],
+        })  # fmt: skip
+
+
+def _joined(parts: Sequence[Generation]) -> Generation:
+    """Generations of several rounds as one, padded to the longest."""
+    if len(parts) == 1:
+        return parts[0]
+    longest = max(part.tokens.shape[2] for part in parts)
+
+    def padded(tensor: Tensor) -> Tensor:
+        return torch.nn.functional.pad(tensor, (0, longest - tensor.shape[2]))
+
+    return Generation(
+        prompts=tuple(prompt for part in parts for prompt in part.prompts),
+        tokens=torch.cat([padded(part.tokens) for part in parts]),
+        lengths=torch.cat([part.lengths for part in parts]),
+        log_probs=torch.cat([padded(part.log_probs) for part in parts]),
+        finished=torch.cat([part.finished for part in parts]),
+    )
+
+
+class _Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds = {"seconds/generate": 0.0, "seconds/verify": 0.0, "seconds/update": 0.0}
+        self._start = time.perf_counter()
+
+    @property
+    def total(self) -> float:
+        return time.perf_counter() - self._start
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[f"seconds/{name}"] += time.perf_counter() - start

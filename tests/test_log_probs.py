@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from riskpo_study.log_probs import token_scores
+
+
+def plain(hidden, weight, targets, temperature):
+    log_p = ((hidden @ weight.T) / temperature).log_softmax(-1)
+    return log_p.gather(1, targets[:, None]).squeeze(1), -(log_p.exp() * log_p).sum(1)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 50])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_values_and_gradients_equal_the_full_softmax(chunk, temperature):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(13, 8, generator=generator, requires_grad=True)
+    weight = torch.randn(29, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(29, (13,), generator=generator)
+    upstream = torch.randn(13, generator=generator)
+
+    log_probs, entropies = token_scores(hidden, weight, targets, temperature, chunk)
+    expected, expected_entropies = plain(hidden, weight, targets, temperature)
+    torch.testing.assert_close(log_probs, expected)
+    torch.testing.assert_close(entropies, expected_entropies)
+    gradients = torch.autograd.grad((log_probs * upstream).sum(), (hidden, weight))
+    for ours, theirs in zip(gradients, torch.autograd.grad((expected * upstream).sum(), (hidden, weight)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_softmax_of_a_half_precision_model_is_taken_in_float32():
+    hidden, weight = torch.randn(5, 8).bfloat16(), torch.randn(11, 8).bfloat16()
+    targets = torch.arange(5)
+    log_probs, entropies = token_scores(hidden, weight, targets)
+    assert log_probs.dtype == entropies.dtype == torch.float32
+    expected = (hidden @ weight.T).float().log_softmax(-1)[torch.arange(5), targets]
+    torch.testing.assert_close(log_probs, expected)
+
+
+def test_no_matrix_of_tokens_by_vocabulary_is_ever_held():
+    """The largest tensor of the forward and backward pass is a chunk of logits, seen from the allocator."""
+    tokens, vocabulary = 512, 4096
+    hidden, weight = torch.randn(tokens, 4, requires_grad=True), torch.randn(vocabulary, 4, requires_grad=True)
+    targets = torch.zeros(tokens, dtype=torch.long)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        token_scores(hidden, weight, targets, chunk=8)[0].sum().backward()
+    largest = max(event.self_cpu_memory_usage / max(event.count, 1) for event in profile.key_averages())
+    assert largest < tokens * vocabulary * 4 / 8

@@ -1,0 +1,85 @@
+import pytest
+import torch
+from conftest import random_model
+
+from riskpo_study.errors import ConfigError, DataError
+from riskpo_study.policy import Policy, Responses
+
+
+def make_responses(questions=4, group=3, longest=6, seed=0, vocabulary=25):
+    generator = torch.Generator().manual_seed(seed)
+    prompts = tuple(
+        tuple(torch.randint(3, vocabulary, (length,), generator=generator).tolist())
+        for length in torch.randint(1, 7, (questions,), generator=generator).tolist()
+    )
+    tokens = torch.randint(3, vocabulary, (questions, group, longest), generator=generator)
+    lengths = torch.randint(1, longest + 1, (questions, group), generator=generator)
+    return Responses(prompts, tokens, lengths)
+
+
+def one_at_a_time(model, responses, temperature):
+    """Log-probabilities and entropies from one plain forward pass a response."""
+    log_probs = torch.zeros(responses.tokens.shape)
+    entropies = torch.zeros(responses.tokens.shape)
+    for q, prompt in enumerate(responses.prompts):
+        for g, length in enumerate(responses.lengths[q].tolist()):
+            tokens = responses.tokens[q, g, :length]
+            ids = torch.cat([torch.tensor(prompt), tokens]).unsqueeze(0)
+            log_p = (model(ids).logits[0, len(prompt) - 1 : -1] / temperature).log_softmax(-1)
+            log_probs[q, g, :length] = log_p[torch.arange(length), tokens]
+            entropies[q, g, :length] = -(log_p.exp() * log_p).sum(-1)
+    return log_probs, entropies
+
+
+@pytest.mark.parametrize("layout", ["shared_prompt", "padded"])
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_scores_equal_one_forward_pass_a_response(policy, layout, temperature):
+    responses = make_responses()
+    scores = Policy(policy.model, policy.tokenizer, layout).score(responses, temperature)
+    log_probs, entropies = one_at_a_time(policy.model, responses, temperature)
+    torch.testing.assert_close(scores.log_probs, log_probs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(scores.entropies, entropies, atol=1e-5, rtol=1e-5)
+
+
+def test_layouts_give_the_same_gradients(policy):
+    responses = make_responses(seed=1)
+    gradients = {}
+    for layout in ("shared_prompt", "padded"):
+        policy.model.zero_grad()
+        Policy(policy.model, policy.tokenizer, layout).score(responses).log_probs.square().sum().backward()
+        gradients[layout] = [parameter.grad.clone() for parameter in policy.model.parameters()]
+    for ours, theirs in zip(*gradients.values(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_untied_output_layers_are_scored_too(policy):
+    tokenizer = policy.tokenizer
+    model = random_model(len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, tied=False)
+    responses = make_responses(seed=2)
+    scores = Policy(model, tokenizer).score(responses)
+    torch.testing.assert_close(scores.log_probs, one_at_a_time(model, responses, 1.0)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_save_and_load(policy, tmp_path):
+    policy.save(tmp_path / "model")
+    loaded = Policy.load(tmp_path / "model")
+    responses = make_responses(seed=3)
+    assert torch.equal(loaded.score(responses).log_probs, policy.score(responses).log_probs)
+    assert loaded.encode(["2 3 = 5 :"]) == policy.encode(["2 3 = 5 :"])
+
+
+def test_encode_and_decode_are_inverse_on_answers(policy):
+    (ids,) = policy.encode(["(2 + 3) * 4"])
+    tokens = torch.tensor([[[*ids, policy.tokenizer.eos_token_id, 0]]])
+    ((text,),) = policy.decode(Responses(((5,),), tokens, torch.tensor([[len(ids) + 1]])))
+    assert text.replace(" ", "") == "(2+3)*4"
+
+
+def test_bad_settings_are_named(policy, tmp_path):
+    with pytest.raises(ConfigError, match="layout = 'packed' is unknown; choose one of shared_prompt, padded"):
+        Policy(policy.model, policy.tokenizer, "packed")
+    with pytest.raises(DataError, match="there is no model in .*nowhere"):
+        Policy.load(tmp_path / "nowhere")
+    policy.tokenizer.pad_token = None
+    with pytest.raises(ConfigError, match="needs both an eos_token and a pad_token"):
+        Policy(policy.model, policy.tokenizer)

@@ -1,0 +1,147 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from riskpo_study import algorithms
+from riskpo_study.algorithms import ALGORITHMS
+from riskpo_study.errors import RunError
+from riskpo_study.policy import Policy
+from riskpo_study.rollouts import TransformersEngine
+from riskpo_study.trainer import Trainer
+
+
+def make_trainer(base_model, settings, task, tmp_path, name="grpo", options=None, seed=0, **changes):
+    policy, reference = Policy.load(base_model), Policy.load(base_model)
+    algorithm = algorithms.build(name, options or {}, settings.risk)
+    train = replace(settings.train, **changes)
+    return Trainer(policy, reference, TransformersEngine(policy), task, algorithm, train, settings.risk, seed, tmp_path)
+
+
+class Generous:
+    """The task, but every response that ends in an even number of characters is right: rewards vary from the start."""
+
+    def __init__(self, task):
+        self.task, self.name = task, task.name
+
+    def __getattr__(self, name):
+        return getattr(self.task, name)
+
+    def verify(self, question, response):
+        return replace(self.task.verify(question, response), reward=float(len(response) % 2 == 0))
+
+
+def weights(trainer):
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.policy.model.parameters()])
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_moves_every_parameter_and_leaves_the_reference_alone(name, base_model, settings, task, tmp_path):
+    trainer = make_trainer(base_model, settings, Generous(task), tmp_path, name)
+    before = [parameter.detach().clone() for parameter in trainer.policy.model.parameters()]
+    reference = [parameter.detach().clone() for parameter in trainer.reference.model.parameters()]
+    result = trainer.step()
+    trainer.step()
+    assert all((a != b).any() for a, b in zip(before, trainer.policy.model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(reference, trainer.reference.model.parameters(), strict=True))
+    assert math.isfinite(result.metrics["loss"]) and result.metrics["gradient/norm"] > 0
+    assert result.metrics["step"] == 1
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo", "gmpo", "gspo", "rloo", "pass_at_k", "riskpo"])
+def test_gradients_do_not_depend_on_the_micro_batch(name, base_model, settings, task, tmp_path):
+    """One plain SGD step from the same rollouts: whole mini-batch at once, or in parts of 1, 2 and 3 questions."""
+    results = []
+    for micro in (10, 3, 2, 1):
+        trainer = make_trainer(base_model, settings, Generous(task), tmp_path, name, micro_batch=micro, mini_batches=1, max_grad_norm=1e9)
+        trainer.optimizer = torch.optim.SGD(trainer.policy.model.parameters(), lr=1.0)
+        trainer.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.optimizer, 1.0)
+        before = weights(trainer)
+        metrics = trainer.step().metrics
+        results.append((weights(trainer) - before, metrics["loss"], metrics["entropy/mean"]))
+    for gradient, loss, entropy in results[1:]:
+        torch.testing.assert_close(gradient, results[0][0], atol=1e-6, rtol=1e-4)
+        assert loss == pytest.approx(results[0][1], abs=1e-6) and entropy == pytest.approx(results[0][2], abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(base_model, settings, task, tmp_path):
+    runs = []
+    for seed in (0, 0, 1):
+        trainer = make_trainer(base_model, settings, Generous(task), tmp_path, "riskpo", seed=seed)
+        results = [trainer.step() for _ in range(2)]
+        runs.append((weights(trainer), results[-1]))
+    assert torch.equal(runs[0][0], runs[1][0]) and not torch.equal(runs[0][0], runs[2][0])
+    assert runs[0][1].rollouts.equals(runs[1][1].rollouts)
+
+
+def test_state_dict_continues_the_very_same_run(base_model, settings, task, tmp_path):
+    straight = make_trainer(base_model, settings, Generous(task), tmp_path, "riskpo", schedule="cosine", warmup_steps=2)
+    straight.step(), straight.step()
+    state = straight.state_dict()
+    torch.save(state, tmp_path / "state.pt")
+    straight.policy.save(tmp_path / "model")
+    expected = straight.step()
+
+    resumed = make_trainer(tmp_path / "model", settings, Generous(task), tmp_path, "riskpo", schedule="cosine", warmup_steps=2)
+    resumed.reference = straight.reference
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert resumed.step().metrics == pytest.approx(expected.metrics, nan_ok=True, rel=0, abs=0)
+    assert torch.equal(weights(straight), weights(resumed))
+
+
+def test_metrics_agree_with_the_rollouts(base_model, settings, task, tmp_path):
+    trainer = make_trainer(base_model, settings, Generous(task), tmp_path, "riskpo")
+    result = trainer.step()
+    rows, metrics = result.rollouts, result.metrics
+    assert len(rows) == 10 * 4
+    assert metrics["reward/mean"] == pytest.approx(rows.reward.mean())
+    assert metrics["entropy/sampled"] == pytest.approx(-rows.log_prob.sum() / rows.length.sum(), rel=1e-5)
+    for difficulty in (2, 3):
+        expected = rows[rows.difficulty == difficulty].reward.mean()
+        assert metrics[f"accuracy/{difficulty}"] == pytest.approx(expected)
+    bundle = rows.groupby("bundle")
+    assert (bundle.size() == settings.risk.bundle_size).all()
+    assert (bundle.advantage.nunique() == 1).all()  # shared by the bundle
+    scores = bundle.reward.sum()
+    lower = (metrics["quantile/alpha"] - scores).clip(lower=0)
+    log_probs = bundle.log_prob.sum()
+    assert metrics["covariance/lower"] == pytest.approx(((log_probs - log_probs.mean()) * (lower - lower.mean())).mean())
+    assert metrics["region/lower"] + metrics["region/middle"] + metrics["region/upper"] == pytest.approx(1)
+    assert metrics["ratio/mean"] == pytest.approx(1, abs=0.2) and metrics["kl/base"] == pytest.approx(0, abs=1e-6)
+
+
+def test_dynamic_sampling_learns_from_mixed_questions_only(base_model, settings, task, tmp_path):
+    trainer = make_trainer(base_model, settings, Generous(task), tmp_path, "dapo")
+    result = trainer.step()
+    learned = result.rollouts[result.rollouts.bundle >= 0]
+    assert len(learned) == 10 * 4
+    assert learned.groupby("question_id").reward.mean().between(0, 1, inclusive="neither").all()
+    assert result.rollouts.loc[result.rollouts.bundle < 0, "advantage"].isna().all()
+
+
+def test_dynamic_sampling_gives_up_where_nothing_is_informative(base_model, settings, task, tmp_path):
+    """An untrained model is always wrong: the batch is filled all the same, with zero advantages."""
+    trainer = make_trainer(base_model, settings, task, tmp_path, "dapo", max_new_tokens=2)
+    metrics = trainer.step().metrics
+    assert metrics["generated/questions"] == 10 * 10 and metrics["share/zero_variance"] == 1
+
+
+def test_kl_penalty_pulls_back_to_the_reference(base_model, settings, task, tmp_path):
+    drift = {}
+    for coefficient in (0.0, 5.0):
+        trainer = make_trainer(base_model, settings, Generous(task), tmp_path, "grpo", kl_coefficient=coefficient)
+        drift[coefficient] = [trainer.step() for _ in range(8)][-1].metrics["kl/base"]
+    assert 0 < drift[5.0] < drift[0.0] / 2
+
+
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_batch(base_model, settings, task, tmp_path):
+    trainer = make_trainer(base_model, settings, Generous(task), tmp_path)
+    trainer.step()
+    next(trainer.policy.model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+    before = weights(trainer)
+    with pytest.raises(RunError, match=r"step 2: the loss is .* norm nan.*failed-step-000002.pt.*learning rate"):
+        trainer.step()
+    assert torch.equal(before, weights(trainer))
+    batch = torch.load(tmp_path / "failed-step-000002.pt", weights_only=True)
+    assert batch["step"] == 2 and batch["tokens"].shape[:2] == batch["rewards"].shape == (10, 4)
