@@ -35,8 +35,8 @@ def dr_grpo(rewards: Tensor) -> Tensor:
 
 def grpo(rewards: Tensor) -> Tensor:
     """`(r − mean) / (std + δ)` with the unbiased std (GRPO, arXiv 2402.03300; also DAPO, GMPO and GSPO)."""
-    spread = rewards.std(dim=1, keepdim=True)
-    return dr_grpo(rewards) / (spread + _STD_GUARD)  # differs from Dr. GRPO: over the std
+    centred = dr_grpo(rewards)
+    return centred / (rewards.std(dim=1, keepdim=True) + _STD_GUARD)  # differs from Dr. GRPO: over the std
 
 
 def gpg(rewards: Tensor) -> Tensor:
@@ -48,8 +48,9 @@ def gpg(rewards: Tensor) -> Tensor:
 
 def rloo(rewards: Tensor) -> Tensor:
     """`r − mean of the other responses` (RLOO, arXiv 2402.14740)."""
+    centred = dr_grpo(rewards)
     responses = rewards.shape[1]
-    return dr_grpo(rewards) * (responses / (responses - 1))
+    return centred * (responses / (responses - 1))
 
 
 def reinforce_pp(rewards: Tensor) -> Tensor:
@@ -90,8 +91,9 @@ def quantile_baseline(rewards: Tensor, level: float) -> Tensor:
 
 def max_rl(rewards: Tensor) -> Tensor:
     """`(r − mean) / mean` of rewards >= 0, zero where no response is right (MaxRL, arXiv 2602.02710)."""
+    centred = dr_grpo(rewards)
     mean = rewards.mean(dim=1, keepdim=True)
-    return dr_grpo(rewards) / torch.where(mean > 0, mean, torch.ones_like(mean))
+    return centred / torch.where(mean > 0, mean, torch.ones_like(mean))
 
 
 def focal(rewards: Tensor, gamma: float) -> Tensor:

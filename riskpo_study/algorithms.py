@@ -40,12 +40,11 @@ class Estimator:
     quantiles: tuple[float, ...] | None = None
     """(q_α, q_β) used for the last batch, where the algorithm has them."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor] | None = None) -> None:
-        self.function = function
+    def __init__(self, advantage: Callable[..., Tensor], **options: Any) -> None:
+        self.advantage, self.options = advantage, options
 
     def __call__(self, rewards: Tensor, permutation: Tensor) -> Tensor:
-        assert self.function is not None
-        return self.function(rewards)
+        return self.advantage(rewards, **self.options)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -60,8 +59,8 @@ class BundleEstimator(Estimator):
     def __init__(
         self, advantage: Callable[..., Tensor], tracker: risk.QuantileTracker, **options: Any
     ) -> None:
-        super().__init__()
-        self.advantage, self.tracker, self.options = advantage, tracker, options
+        super().__init__(advantage, **options)
+        self.tracker = tracker
 
     def __call__(self, rewards: Tensor, permutation: Tensor) -> Tensor:
         scores = bundle_scores(rewards, permutation)
@@ -107,7 +106,7 @@ class Preset:
 
 
 def _group(function: Callable[..., Tensor]) -> Callable[..., Estimator]:
-    return lambda settings, **options: Estimator(lambda rewards: function(rewards, **options))
+    return lambda settings, **options: Estimator(function, **options)
 
 
 def _tracked(function: Callable[..., Tensor]) -> Callable[..., Estimator]:
@@ -126,11 +125,8 @@ def _tracked(function: Callable[..., Tensor]) -> Callable[..., Estimator]:
 
 
 def _released(settings: RiskSettings, **options: Any) -> Estimator:
-    return Estimator(
-        lambda rewards: advantages.riskpo_released(
-            rewards, settings.bundle_size, settings.alpha, settings.beta, **options
-        )
-    )
+    scripts = {"bundle_size": settings.bundle_size, "alpha": settings.alpha, "beta": settings.beta}
+    return Estimator(advantages.riskpo_released, **scripts, **options)
 
 
 # `step` (times the bundle size) is robbins_monro's, `decay` the histogram tracker's.
@@ -186,7 +182,10 @@ ALGORITHMS: dict[str, Preset] = {
     ),
     "riskpo_released": Preset(
         _released, token_clip, "token_mean", "arXiv 2510.00911, the released code",
-        options={"tail_weight": 1.5, "credit": "sum-mean", "natural_baseline": False},
+        options={
+            "tail_weight": 1.5, "credit": "sum-mean", "natural_baseline": False, "divide_by_std": True,
+            "risk_seeking": False,
+        },
         clip=_PPO_CLIP | {"dual": 3.0},
     ),
     "risk_seeking": Preset(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["build_model", "pretrain"]
 
+# AutoTokenizer takes the tokenizer of a Qwen2 checkpoint for Qwen's own, whatever its files say, and splits
+# numbers into digits. Where the checkpoint claims code of its own that is not trusted, it believes the files.
+KEEP_TOKENIZER = {"AutoTokenizer": [None, None]}
 CONTEXT = 64  # positions: prompt and response of every difficulty
 MAX_GRAD_NORM = 1.0
 BETAS = (0.9, 0.95)
@@ -44,6 +47,7 @@ def pretrain(
     Raises ConfigError for settings of which no model can be built.
     """
     tokenizer = task.build_tokenizer()
+    tokenizer.init_kwargs["auto_map"] = KEEP_TOKENIZER
     model = build_model(config, tokenizer)
     optimizer = _optimizer(model, config)
     draws = generator(config.seed, "base_model", "demonstrations")

@@ -122,7 +122,7 @@ class BaseModel(Section):
 
 @dataclass(frozen=True)
 class Risk(Section):
-    """Mixed Value-at-Risk: levels α < β, extra weight ω of the lower tail, questions in a bundle (the paper's)."""
+    """Mixed Value-at-Risk of bundle scores: levels α < β, extra weight ω of the lower tail (the paper's)."""
 
     key = "risk"
     alpha: Level = 0.2
@@ -181,7 +181,8 @@ class Evaluation(Section):
         _require_distinct("evaluation.quantile_levels", self.quantile_levels)
         if max(self.ks) > self.samples:
             raise ConfigError(
-                f"evaluation.ks contains {max(self.ks)}, but pass@k needs k <= evaluation.samples = {self.samples}."
+                f"evaluation.ks contains {max(self.ks)}, but pass@k needs "
+                f"k <= evaluation.samples = {self.samples}."
             )
 
 
@@ -202,17 +203,23 @@ class Config:
         for name, kind in _kinds(Config).items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.profile):
-            raise ConfigError(f"profile = {self.profile!r} names a folder: use lower-case letters, digits, - and _.")
+            raise ConfigError(
+                f"profile = {self.profile!r} names a folder: use lower-case letters, digits, - and _."
+            )
         _require_multiple("train.questions", self.train.questions, "risk.bundle_size", self.risk.bundle_size)
         # Not imported with the module: both import torch, and their modules import this one.
         from riskpo_study import algorithms, tasks
 
         if self.task.name not in tasks.TASKS:
-            raise ConfigError(f"task.name = {self.task.name!r} is not implemented; known tasks: {', '.join(tasks.TASKS)}.")
+            raise ConfigError(
+                f"task.name = {self.task.name!r} is not implemented; known tasks: {', '.join(tasks.TASKS)}."
+            )
         for name in self.runs.algorithms:
             algorithms.check_known(name)
             if name not in self.algorithms:
-                raise ConfigError(f"runs.algorithms lists {name}: give its options as algorithms.{name}, {{}} for none.")
+                raise ConfigError(
+                    f"runs.algorithms lists {name}: give its options as algorithms.{name}, {{}} for none."
+                )
         for name, options in self.algorithms.items():
             algorithms.build(name, options, self.risk)
             if "learning_rate" in options:
@@ -229,24 +236,28 @@ class Config:
         return plain
 
     def fingerprint(self, *keys: str) -> str:
-        """Hex digest of the values under `keys` ("train", "algorithms.riskpo", …; all of them if none is named).
+        """Hex digest of the values under `keys` ("train", "algorithms.riskpo", …), or of all values.
 
         Two configurations share it exactly if they agree on those keys, so a folder that stores it can
         refuse results of another configuration.
         """
         plain = self.as_dict()
-        chosen = {key: reduce(lambda value, part: value[part], key.split("."), plain) for key in keys} or plain
+        chosen = {
+            key: reduce(lambda value, part: value[part], key.split("."), plain) for key in keys
+        } or plain
         text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def root(start: Path | str | None = None) -> Path:
-    """The project's root: the nearest folder at or above `start` (the working directory) with params.yaml and dvc.yaml."""
+    """The project's root: the nearest folder with params.yaml and dvc.yaml at or above `start` (the cwd)."""
     origin = Path.cwd() if start is None else Path(start).resolve()
     for folder in (origin, *origin.parents):
         if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
             return folder
-    raise ConfigError(f"No folder at or above {origin} has params.yaml and dvc.yaml: run from inside the project.")
+    raise ConfigError(
+        f"No folder at or above {origin} has params.yaml and dvc.yaml: run from inside the project."
+    )
 
 
 def load(path: Path | str | None = None) -> Config:
@@ -282,7 +293,9 @@ def _kinds(cls: type) -> dict[str, Any]:
 def _built(cls: type[T], path: str, values: Any) -> T:
     """An instance of the dataclass from a mapping that has exactly its keys."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{path or 'The configuration'} must be a mapping of keys to values, not {values!r}.")
+        raise ConfigError(
+            f"{path or 'The configuration'} must be a mapping of keys to values, not {values!r}."
+        )
     prefix, kinds = (f"{path}." if path else ""), _kinds(cls)
     for key in values:
         if key not in kinds:
@@ -291,7 +304,12 @@ def _built(cls: type[T], path: str, values: Any) -> T:
     for key in kinds:
         if key not in values:
             raise ConfigError(f"{prefix}{key} is missing.")
-    return cls(**{key: _built(kind, key, values[key]) if _is_section(kind) else values[key] for key, kind in kinds.items()})
+    return cls(
+        **{
+            key: _built(kind, key, values[key]) if _is_section(kind) else values[key]
+            for key, kind in kinds.items()
+        }
+    )
 
 
 def _is_section(kind: Any) -> bool:
@@ -314,7 +332,9 @@ def _checked(path: str, value: Any, kind: Any) -> Any:
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, Sequence) or not value:
             raise ConfigError(f"{path} = {value!r} must be a list of at least one value.")
-        return tuple(_checked(f"{path}[{index}]", item, get_args(kind)[0]) for index, item in enumerate(value))
+        return tuple(
+            _checked(f"{path}[{index}]", item, get_args(kind)[0]) for index, item in enumerate(value)
+        )
     if origin is Mapping:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path} = {value!r} must be a mapping; write {{}} for an empty one.")
@@ -324,7 +344,9 @@ def _checked(path: str, value: Any, kind: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ConfigError(f"{path} = {value!r} must be {_NAMES.get(kind, kind.__name__)}{_remedy(value, kind)}.")
+        raise ConfigError(
+            f"{path} = {value!r} must be {_NAMES.get(kind, kind.__name__)}{_remedy(value, kind)}."
+        )
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"{path} = {value} must be finite.")
     if kind is str and not value:
@@ -340,7 +362,11 @@ def _remedy(value: Any, kind: type) -> str:
     if kind is not float or not isinstance(value, str):
         return ""
     try:
-        return f"; in YAML write it as {float(value)!r}" if "e" not in value.lower() else "; YAML needs a dot: 1.0e-3"
+        return (
+            f"; in YAML write it as {float(value)!r}"
+            if "e" not in value.lower()
+            else "; YAML needs a dot: 1.0e-3"
+        )
     except ValueError:
         return ""
 
@@ -355,5 +381,6 @@ def _require_multiple(path: str, value: int, other: str, divisor: int) -> None:
     if value % divisor:
         nearest = [n for n in (value - value % divisor, value + -value % divisor) if n]
         raise ConfigError(
-            f"{path} = {value} must be a multiple of {other} = {divisor}; the nearest are {' and '.join(map(str, nearest))}."
+            f"{path} = {value} must be a multiple of {other} = {divisor}; "
+            f"the nearest are {' and '.join(map(str, nearest))}."
         )

@@ -105,13 +105,11 @@ def bundle_metrics(
     }
 
 
-def update_metrics(
-    entropies: Tensor, ratios: Tensor, clipped: Tensor, mask: Tensor, right: Tensor, kl: Tensor
-) -> Metrics:
+def update_metrics(entropies: Tensor, ratios: Tensor, clipped: Tensor, mask: Tensor, right: Tensor) -> Metrics:
     """Of the forward passes of the update.
 
     Args:
-        entropies, ratios, clipped, mask, kl: (Q, G, T), see `surrogates.Objective`; kl is the k3 estimate to the base model.
+        entropies, ratios, clipped, mask: (Q, G, T), see `surrogates.Objective`.
         right: (Q, G) bool, responses with full reward.
     """
     return {
@@ -122,7 +120,6 @@ def update_metrics(
         "ratio/max": ratios[mask].max().item(),
         "clip_ratio/low": masked_mean(clipped < 0, mask),
         "clip_ratio/high": masked_mean(clipped > 0, mask),
-        "kl/base": masked_mean(kl, mask),
     }
 
 

@@ -52,8 +52,8 @@ def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> 
         k: 1 <= k <= n.
     """
     n = len(answers)
-    if not 1 <= k <= n:
-        raise ConfigError(f"maj@{k} needs at least {k} samples a question, k >= 1; there are {n}")
+    if not 1 <= k <= n <= _MOST_VOTES:
+        raise ConfigError(f"maj@{k} needs {k} to {_MOST_VOTES} samples a question, k >= 1; there are {n}")
     votes = Counter(answer for answer in answers if answer is not None)
     right = {answer for answer, good in zip(answers, correct, strict=True) if good}
     binomial = _binomials(n)
@@ -77,6 +77,9 @@ def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> 
         tied = np.arange(1, len(hits))[:, None]
         total += float(((hits[1:] / tied) * binomial[others, : k + 1][::-1]).sum())
     return total / float(binomial[n, k])
+
+
+_MOST_VOTES = 1000  # C(1030, 515) would exceed the largest float
 
 
 def _binomials(n: int) -> Floats:

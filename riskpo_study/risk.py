@@ -107,7 +107,7 @@ class QuantileTracker:
     with the range of the scores: the default is a tenth of it.
 
     Args:
-        levels: quantile levels, each in [0, 1].
+        levels: quantile levels in ascending order, each in [0, 1].
         largest: the largest possible score (the bundle size B for rewards in [0, 1]).
         step: γ in units of the score; `0.1 * largest` by default.
         initial: starting values, one a level; the first batch's quantiles by default.
@@ -121,6 +121,8 @@ class QuantileTracker:
         initial: Sequence[float] | None = None,
     ) -> None:
         self.levels = tuple(check_level(level) for level in levels)
+        if sorted(self.levels) != list(self.levels):
+            raise ConfigError(f"the levels {self.levels} of a tracker must ascend")
         self.largest = float(largest)
         self.step = 0.1 * self.largest if step is None else float(step)
         self.values: tuple[float, ...] | None = None if initial is None else tuple(initial)
@@ -136,7 +138,8 @@ class QuantileTracker:
         assert self.values is not None
         below = [(scores < q).double().mean().item() for q in self.values]
         moved = (q + self.step * (s - b) for q, s, b in zip(self.values, self.levels, below, strict=True))
-        self.values = tuple(min(max(q, 0.0), self.largest) for q in moved)
+        # Sorted, since separate steps can make two quantiles cross.
+        self.values = tuple(sorted(min(max(q, 0.0), self.largest) for q in moved))
 
     def _of_batch(self, scores: Tensor) -> tuple[float, ...]:
         return tuple(quantile(scores.flatten(), level).item() for level in self.levels)

@@ -28,6 +28,7 @@ from riskpo_study.rollouts import Engine, Generation
 from riskpo_study.tasks.protocol import Question, Task
 
 _RESAMPLING_ROUNDS = 10  # dynamic sampling gives up after these; the batch is then filled with uninformative questions
+_KL_SHARE = 5  # one question in so many measures the divergence from the base model
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,10 @@ class Trainer:
     def _update(self, learned: Responses, old: Tensor, rewards: Tensor, advantages: Tensor) -> dict[str, float]:
         """One optimiser step for each mini-batch of questions; gradients add up over micro-batches."""
         mask = learned.mask  # (Q, G, T)
+        # Every response is scored by the reference only if the loss needs it; a part is enough to measure the divergence.
+        compared = len(mask) if self.train.kl_coefficient else -(-len(mask) // _KL_SHARE)
         with torch.no_grad():
-            reference = self.reference.score(learned, self.train.temperature).log_probs
+            reference = self.reference.score(learned.select(torch.arange(compared)), self.train.temperature).log_probs
         entropies, ratios, clipped = torch.zeros_like(old), torch.ones_like(old), torch.zeros_like(old, dtype=torch.int8)
         losses, norms = [], []
         for mini in torch.arange(len(mask)).chunk(self.train.mini_batches):
@@ -216,9 +219,8 @@ class Trainer:
             "loss": sum(losses) / len(losses),
             "gradient/norm": sum(norms) / len(norms),
             "learning_rate": self.scheduler.get_last_lr()[0],
-            **diagnostics.update_metrics(
-                entropies, ratios, clipped, mask, diagnostics.is_right(rewards), surrogates.kl_k3(old, reference)
-            ),
+            "kl/base": diagnostics.masked_mean(surrogates.kl_k3(old[:compared], reference), mask[:compared]),
+            **diagnostics.update_metrics(entropies, ratios, clipped, mask, diagnostics.is_right(rewards)),
         }
 
     def _require_finite(self, loss: float, norm: float, learned: Responses, rewards: Tensor, advantages: Tensor) -> None:

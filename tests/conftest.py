@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import hypothesis
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -12,6 +13,8 @@ from riskpo_study import config, tasks
 from riskpo_study.policy import Policy
 
 torch.set_num_threads(1)  # the tests run in several processes
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=40)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
