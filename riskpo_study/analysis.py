@@ -1,0 +1,402 @@
+"""From the records of a study's runs to tidy frames and tables.
+
+Pure functions of frames; `records.read` gives the records. A *tidy* frame has one row an estimate: what it
+is of (algorithm, difficulty, metric, …), `value` with its interval `low`, `high`, and what it rests on (`n`
+samples of each of `questions`, the training `seeds`). Algorithms go by their keys in `algorithms.ALGORITHMS`,
+the model that all runs start from by `records.BASE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from riskpo_study import seeds
+from riskpo_study.errors import DataError
+from riskpo_study.evaluation import Interval, avg_at_k, pass_at_k
+from riskpo_study.records import BASE
+
+__all__ = [
+    "OVERALL", "Resampler", "at_equal_accuracy", "block_means", "differences", "final", "heading", "holm",
+    "measures", "monotonicity", "mover", "quantile_curves", "since_start", "smooth", "summary", "tail_terms",
+]  # fmt: skip
+
+OVERALL = "all"
+"""The difficulty of estimates over the questions of every difficulty."""
+
+Floats = NDArray[np.float64]
+
+
+def heading(difficulty: str) -> str:
+    """What figures and tables call the questions of a difficulty."""
+    return "All questions" if difficulty == OVERALL else f"{difficulty} numbers"
+
+
+def final(counts: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each algorithm's last step.
+
+    Raises:
+        DataError: where runs of one algorithm end at different steps.
+    """
+    last = counts.groupby(["algorithm", "seed"], sort=False)["step"].max().reset_index()
+    for algorithm, ends in last.groupby("algorithm", sort=False)["step"]:
+        if ends.nunique() > 1:
+            found = ", ".join(map(str, sorted(set(ends))))
+            raise DataError(
+                f"The runs of {algorithm} end at steps {found}: finish them, or compare fewer seeds."
+            )
+    return counts.merge(last, on=["algorithm", "seed", "step"])
+
+
+def measures(counts: pd.DataFrame, ks: Iterable[int]) -> tuple[pd.DataFrame, list[str]]:
+    """Pass@k, Avg@n and Maj@n of every question, as further columns of `counts`; and these columns' names.
+
+    Args:
+        counts: see `sampling.counts`; Maj@n only where it has the column `majority`.
+        ks: those of Pass@k.
+
+    Raises:
+        DataError: where the questions have different numbers of samples.
+    """
+    sizes = counts["n"].unique()
+    if len(sizes) != 1:
+        raise DataError(
+            f"Questions have {', '.join(map(str, sorted(sizes)))} samples: compare equal numbers of samples."
+        )
+    n, correct = counts["n"].to_numpy(), counts["correct"].to_numpy()
+    columns = {f"Pass@{k}": pass_at_k(n, correct, k) for k in ks} | {f"Avg@{sizes[0]}": avg_at_k(n, correct)}
+    if "majority" in counts:
+        columns[f"Maj@{sizes[0]}"] = counts["majority"].to_numpy()
+    return counts.assign(**columns), list(columns)
+
+
+def since_start(evaluations: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The columns' changes since each run's first evaluation, question by question."""
+    keys = ["algorithm", "seed", "question_id"]
+    first = evaluations["step"] == evaluations.groupby(keys)["step"].transform("min")
+    start = evaluations.loc[first, [*keys, *columns]]
+    before = evaluations[keys].merge(start, on=keys, how="left", validate="many_to_one")
+    return evaluations.assign(**{name: evaluations[name].to_numpy() - before[name] for name in columns})
+
+
+# Intervals
+
+
+class Resampler:
+    """Bootstrap intervals over training seeds and questions, from resamples drawn once for all estimates.
+
+    As `evaluation.interval`, for many tables of values at a time, by matrix products. Tables of the same
+    numbers of seeds and questions meet the same resamples.
+
+    Args:
+        resamples: how many.
+        confidence: coverage of the intervals.
+        seed: of the resamples.
+    """
+
+    def __init__(self, resamples: int, confidence: float, seed: int = 0) -> None:
+        self.resamples, self.confidence, self.seed = resamples, confidence, seed
+        self._drawn: dict[tuple[str, int], Floats] = {}
+
+    def means(self, values: ArrayLike) -> Floats:
+        """Means of resampled tables: values (..., S, Q) of S seeds and Q questions -> (..., resamples)."""
+        table = np.asarray(values, dtype=np.float64)
+        by_seed = table @ self._weights("questions", table.shape[-1])  # (..., S, R)
+        return np.asarray((by_seed * self._weights("seeds", table.shape[-2])).sum(axis=-2))
+
+    def interval(self, values: ArrayLike) -> list[Interval]:
+        """Means of tables (M, S, Q) with their percentile intervals, one for each of the M."""
+        table = np.asarray(values, dtype=np.float64)
+        low, high = self.percentiles(self.means(table))
+        return [Interval(*map(float, row)) for row in zip(table.mean(axis=(-2, -1)), low, high, strict=True)]
+
+    def percentiles(self, means: Floats) -> Floats:
+        """Ends of the interval: means (..., R) -> (2, ...)."""
+        return np.asarray(np.quantile(means, [(1 - self.confidence) / 2, (1 + self.confidence) / 2], axis=-1))
+
+    def _weights(self, of: str, size: int) -> Floats:
+        """Share of each of `size` things in every resample, (size, R)."""
+        if (of, size) not in self._drawn:
+            generator = np.random.default_rng(seeds.derive(self.seed, "bootstrap", of, size))
+            counts = generator.multinomial(size, np.full(size, 1 / size), size=self.resamples)
+            self._drawn[of, size] = np.ascontiguousarray(counts.T) / size
+        return self._drawn[of, size]
+
+
+def summary(
+    frame: pd.DataFrame, metrics: Sequence[str], resampler: Resampler, by: Sequence[str] = ("algorithm",)
+) -> pd.DataFrame:
+    """Mean of every metric for each group and difficulty, overall first, as a tidy frame.
+
+    Args:
+        frame: a row a question, with seed, question_id, difficulty, n, the metrics and the columns of `by`.
+        by: what makes a group; algorithm first.
+    """
+    rows = []
+    for difficulty, part in _difficulties(frame):
+        for key, group in part.groupby(list(by), sort=False):
+            table, about = _table(group, metrics)
+            where = dict(zip(by, key, strict=True)) | {"difficulty": difficulty}
+            rows += [
+                where | {"metric": metric} | estimate._asdict() | about
+                for metric, estimate in zip(metrics, resampler.interval(table), strict=True)
+            ]
+    return pd.DataFrame(rows).rename(columns={"mean": "value"})
+
+
+def differences(
+    frame: pd.DataFrame, metrics: Sequence[str], reference: str, resampler: Resampler
+) -> pd.DataFrame:
+    """Every algorithm minus the reference, paired by seed and question; arguments and rows as `summary`'s.
+
+    `p` is the two-sided bootstrap p-value of no difference; `p_holm` the same corrected (Holm) for the
+    algorithms compared in this metric and difficulty. Seeds that only one of the two has are left out, and
+    algorithms that share no seed with the reference; the base model is paired with every seed.
+
+    Raises:
+        DataError: where the two answered different questions.
+    """
+    rows = []
+    for difficulty, part in _difficulties(frame):
+        groups = {str(name): group for name, group in part.groupby("algorithm", sort=False)}
+        compared = [name for name in groups if reference in groups and name != reference]
+        for algorithm in compared:
+            ours, theirs = _same_seeds(groups[algorithm], groups[reference])
+            if ours.empty:
+                continue
+            values, about = _table(ours, metrics)
+            reference_values, reference_about = _table(theirs, metrics)
+            if set(ours["question_id"]) != set(theirs["question_id"]):
+                raise DataError(
+                    f"{algorithm} and {reference} answered different questions: evaluate both alike."
+                )
+            paired = values - reference_values  # (M, S, Q)
+            where = {"algorithm": algorithm, "reference": reference, "difficulty": difficulty}
+            rests = reference_about if algorithm == BASE else about
+            for metric, estimate, p in zip(
+                metrics, resampler.interval(paired), _p_values(resampler.means(paired)), strict=True
+            ):
+                rows.append(where | {"metric": metric} | estimate._asdict() | {"p": p} | rests)
+    columns = [
+        "algorithm",
+        "reference",
+        "difficulty",
+        "metric",
+        "mean",
+        "low",
+        "high",
+        "p",
+        "n",
+        "questions",
+        "seeds",
+    ]
+    result = pd.DataFrame(rows, columns=columns).rename(columns={"mean": "value"})
+    families = result.groupby(["difficulty", "metric"], sort=False)["p"]
+    result.insert(columns.index("n"), "p_holm", families.transform(lambda p: holm(p.to_numpy())))
+    return result
+
+
+def _same_seeds(one: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of the seeds that both have; all of them where one of the two is the base model."""
+    if BASE in {*one["algorithm"], *other["algorithm"]}:
+        return one, other
+    shared = set(one["seed"]) & set(other["seed"])
+    return one[one["seed"].isin(shared)], other[other["seed"].isin(shared)]
+
+
+def holm(p: ArrayLike) -> Floats:
+    """Holm's step-down correction of p-values (m,): never smaller, in the same order, at most 1."""
+    p = np.asarray(p, dtype=np.float64)
+    order = p.argsort(kind="stable")
+    corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1.0)
+    return np.asarray(corrected[order.argsort()])
+
+
+def _p_values(means: Floats) -> Floats:
+    """Two-sided bootstrap p-values of zero, at least 2 / (R + 1): (M, R) -> (M,)."""
+    beyond = np.minimum((means <= 0).sum(axis=1), (means >= 0).sum(axis=1))
+    return np.asarray((2 * (beyond + 1) / (means.shape[1] + 1)).clip(max=1.0))
+
+
+def _difficulties(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    yield OVERALL, frame
+    if frame["difficulty"].nunique() > 1:
+        yield from ((str(difficulty), part) for difficulty, part in frame.groupby("difficulty"))
+
+
+def _table(group: pd.DataFrame, metrics: Sequence[str]) -> tuple[Floats, dict[str, object]]:
+    """Values (M, S, Q) of one algorithm, questions in the order of their names, and what they rest on."""
+    wide = group.pivot(index="seed", columns="question_id", values=list(metrics))
+    table = wide.to_numpy(dtype=np.float64).reshape(len(wide), len(metrics), -1).swapaxes(0, 1)
+    if np.isnan(table).any():
+        name = group["algorithm"].iloc[0]
+        raise DataError(f"The seeds of {name} answered different questions: evaluate them all alike.")
+    trained = " ".join(str(seed) for seed in wide.index if seed >= 0)
+    about = {"n": int(group["n"].iloc[0]), "questions": table.shape[-1], "seeds": trained or "none"}
+    return table, about
+
+
+# During training
+
+
+def smooth(metrics: pd.DataFrame, window: int) -> pd.DataFrame:
+    """Centred moving averages of all metrics over `window` steps of each run, fewer at its ends."""
+    parts = []
+    for _, run in metrics.sort_values("step").groupby(["algorithm", "seed"], sort=False):
+        keys = run[["algorithm", "seed", "step"]]
+        averages = run.drop(columns=keys.columns).rolling(window, center=True, min_periods=1).mean()
+        parts.append(keys.join(averages))
+    return pd.concat(parts, ignore_index=True)
+
+
+def tail_terms(metrics: pd.DataFrame, omega: float) -> pd.DataFrame:
+    """Adds `tail/sum`, the ωL + U of Theorem 2, and `tail/holds`, whether it is at least 0, to every step.
+
+    By the identity Cov(log π, A_MVaR) − Cov(log π, R) = −(ωL + U) the theorem's inequality holds exactly then
+    (docs/method.md). Where the batch leaves the terms undefined, so is the answer.
+    """
+    total = omega * metrics["covariance/lower"] + metrics["covariance/upper"]
+    return metrics.assign(
+        **{"tail/sum": total, "tail/holds": (total >= 0).astype(float).where(total.notna())}
+    )
+
+
+def block_means(
+    metrics: pd.DataFrame, columns: Sequence[str], resampler: Resampler, parts: int = 2, block: int = 10
+) -> pd.DataFrame:
+    """Means of per-step metrics over equal parts of the training, as a tidy frame.
+
+    Neighbouring steps resemble each other, so the interval resamples blocks of about `block` steps, and the
+    seeds around them. The column `steps` names the part, as `1–125`.
+    """
+    last_step = int(metrics["step"].max())
+    edges = np.linspace(0, last_step, min(parts, last_step) + 1).round().astype(int)
+    rows = []
+    for before, last in pairwise(edges):
+        within = metrics[metrics["step"].between(before + 1, last)]
+        blocks = max(1, round((last - before) / block))
+        within = within.assign(block=(within["step"] - before - 1) * blocks // (last - before))
+        for algorithm, group in within.groupby("algorithm", sort=False):
+            for column in columns:
+                table = group.pivot_table(index="seed", columns="block", values=column).dropna(axis="columns")
+                if table.empty:
+                    continue
+                (estimate,) = resampler.interval(table.to_numpy()[None])
+                what = {"steps": f"{before + 1}–{last}", "algorithm": algorithm, "metric": column}
+                about = {"blocks": table.shape[1], "seeds": " ".join(map(str, table.index))}
+                rows.append(what | estimate._asdict() | about)
+    return pd.DataFrame(rows).rename(columns={"mean": "value"})
+
+
+def at_equal_accuracy(evaluations: pd.DataFrame, reference: str, resampler: Resampler) -> pd.DataFrame:
+    """Entropy on the held-out questions where each algorithm first reaches the same accuracy: a tidy frame.
+
+    Entropy falls while accuracy rises, so algorithms that learn at different speeds differ at equal steps
+    even if they trade one for the other alike. The accuracy is the lowest that one of them ends with, in each
+    resample anew; between two evaluations both are interpolated linearly. Three metrics: `accuracy`, the same
+    for all; `entropy` there; `difference` of the entropy to the reference's, where that has records.
+    """
+    scored = evaluations.assign(accuracy=avg_at_k(evaluations["n"], evaluations["correct"]))
+    curves: dict[
+        str, Floats
+    ] = {}  # (2, T, 1 + R): accuracy and entropy by step, the estimate before the resamples
+    abouts = {}
+    for algorithm, group in scored.groupby("algorithm", sort=False):
+        tables = [_table(at, ["accuracy", "entropy"]) for _, at in group.groupby("step")]
+        values = np.stack([table for table, _ in tables], axis=1)  # (2, T, S, Q)
+        estimates = values.mean(axis=(-2, -1))[..., None]
+        curves[str(algorithm)] = np.concatenate([estimates, resampler.means(values)], axis=-1)
+        abouts[str(algorithm)] = tables[0][1]
+    target = np.min([accuracy[-1] for accuracy, _ in curves.values()], axis=0)  # (1 + R,)
+    reached = {name: _first_crossing(curve, target) for name, curve in curves.items()}
+    rows = []
+    for name, entropy in reached.items():
+        measured = {"accuracy": target, "entropy": entropy}
+        if reference in reached and name != reference:
+            measured["difference"] = entropy - reached[reference]
+        for metric, values in measured.items():
+            low, high = resampler.percentiles(values[1:])
+            what = {"algorithm": name, "metric": metric, "value": values[0], "low": low, "high": high}
+            rows.append(what | abouts[name])
+    return pd.DataFrame(rows)
+
+
+def _first_crossing(curve: Floats, target: Floats) -> Floats:
+    """y where x first reaches the target, interpolated: curve (x and y, T, R), target (R,) -> (R,)."""
+    x, y = curve
+    after = (x >= target).argmax(axis=0)
+    before = np.maximum(after - 1, 0)
+    column = np.arange(x.shape[1])
+    rise = x[after, column] - x[before, column]
+    share = np.divide(target - x[before, column], rise, out=np.ones_like(rise), where=rise > 0)
+    return np.asarray(y[before, column] + share * (y[after, column] - y[before, column]))
+
+
+# Quantile curves
+
+
+def quantile_curves(records: pd.DataFrame, quantity: str = "log_prob") -> pd.DataFrame:
+    """Mean over seeds of the curves and of the ends of their intervals, by algorithm, step and level.
+
+    The seeds answered the same questions, so their errors go together: averaging does not make the interval
+    narrower.
+
+    Args:
+        records: see `quantile_curve.quantile_curve`, with the columns algorithm, seed and step.
+        quantity: `log_prob` (of a response) or `token_log_prob` (of a token), in nats.
+    """
+    ends = {"value": quantity, "low": f"{quantity}_low", "high": f"{quantity}_high"}
+    grouped = records.groupby(["algorithm", "step", "level"], sort=False)
+    curves = grouped[["reward", *ends.values(), "questions", "bundles"]].mean()
+    trained = grouped["seed"].agg(lambda of: " ".join(str(seed) for seed in of if seed >= 0) or "none")
+    renamed = curves.rename(columns={column: end for end, column in ends.items()}).assign(seeds=trained)
+    return renamed.astype({"questions": int, "bundles": int}).reset_index()
+
+
+def monotonicity(curves: pd.DataFrame, alpha: float, beta: float) -> pd.DataFrame:
+    """How the log-probability moves through each tail: its value at the highest level minus at the lowest.
+
+    The lower tail has the levels up to α, the upper one those from β. Theorem 2 assumes that the curve falls
+    in the lower and rises in the upper tail. The interval joins those of the two ends as if they were
+    independent (`mover`); bundles of the same questions rather go together, so that it is too wide rather
+    than too narrow.
+
+    Args:
+        curves: from `quantile_curves`.
+
+    Returns:
+        A row for each algorithm, step and tail of at least two levels: value, low, high; `assumed` (falls or
+        rises); `finding`: falls, rises, or undecided where the interval holds 0.
+    """
+    rows = []
+    for (algorithm, step), curve in curves.sort_values("level").groupby(["algorithm", "step"], sort=False):
+        tails = {"lower": curve[curve["level"] <= alpha], "upper": curve[curve["level"] >= beta]}
+        for tail, part in tails.items():
+            if len(part) < 2:
+                continue
+            start, end = part.iloc[0], part.iloc[-1]
+            value, low, high = mover(
+                Interval(end["value"], end["low"], end["high"]),
+                Interval(start["value"], start["low"], start["high"]),
+            )
+            rows.append({
+                "algorithm": algorithm, "step": step, "tail": tail,
+                "from": start["level"], "to": end["level"], "reward_from": start["reward"],
+                "reward_to": end["reward"], "value": value, "low": low, "high": high,
+                "assumed": "falls" if tail == "lower" else "rises",
+                "finding": "undecided" if low <= 0 <= high else "rises" if value > 0 else "falls",
+                "bundles": end["bundles"], "seeds": end["seeds"],
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def mover(one: Interval, other: Interval) -> Interval:
+    """`one − other` of independent estimates, from their intervals (MOVER, Zou and Donner 2008)."""
+    difference = one.mean - other.mean
+    below = np.hypot(one.mean - one.low, other.high - other.mean)
+    above = np.hypot(one.high - one.mean, other.mean - other.low)
+    return Interval(difference, float(difference - below), float(difference + above))

@@ -1,0 +1,231 @@
+"""What the tables of a profile say, in sentences: computed from the estimates and their intervals.
+
+A difference is called higher or lower only where its interval leaves out 0. Every sentence is a function of a
+`Study`; `report` puts them below the titles of the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from riskpo_study import tables
+from riskpo_study.analysis import OVERALL
+from riskpo_study.config import Config
+from riskpo_study.errors import DataError
+from riskpo_study.records import BASE
+
+_LISTED = 4
+"""Of more algorithms than this, a sentence names the lowest and the highest only."""
+
+
+class Study:
+    """The tables of one profile, and how running text speaks of them."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.names = config, tables.names(config)
+
+    def table(self, path: str) -> pd.DataFrame:
+        """tables/<path>.csv of the profile.
+
+        Raises:
+            DataError: where it is not there.
+        """
+        found = tables.read(self.config.results / "tables" / f"{path}.csv")
+        if found is None:
+            raise DataError(
+                f"{self.config.profile} has figures without tables/{path}.csv: dvc repro makes both."
+            )
+        return found
+
+    def name(self, algorithm: str) -> str:
+        """Without the options, which stand on every figure and in every table."""
+        name = str(self.names.get(algorithm, algorithm)).partition(" (")[0]
+        return "the base model" if algorithm == BASE else name
+
+    def listed(self, rows: pd.DataFrame, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
+        """`GRPO 0.49 [0.48, 0.50] and RiskPO 0.58 [0.57, 0.59]`; of many the lowest and the highest."""
+        if len(rows) > _LISTED:
+            ends = rows.loc[[rows["value"].idxmin(), rows["value"].idxmax()]]
+            return "from " + " to ".join(self._said(ends, scale, digits, unit))
+        return _joined(self._said(rows, scale, digits, unit))
+
+    def verdict(
+        self,
+        rows: pd.DataFrame,
+        scale: float = 1.0,
+        digits: int = 2,
+        words: tuple[str, str, str] = ("higher", "lower", "not shown to differ"),
+    ) -> str:
+        """Which estimates lie above, below or around 0, judged by their intervals."""
+        above, below = rows["low"] > 0, rows["high"] < 0
+        groups = zip(words, (rows[above], rows[below], rows[~(above | below)]), strict=True)
+        said = (f"{word}: {_joined(self._said(part, scale, digits))}" for word, part in groups if len(part))
+        return "; ".join(said)
+
+    def _said(self, rows: pd.DataFrame, scale: float, digits: int, unit: str = "") -> list[str]:
+        said = []
+        for algorithm, *ends in rows[["algorithm", "value", "low", "high"]].to_numpy():
+            value, low, high = (scale * end for end in ends)
+            text = tables.cell(value, low, high, digits).replace(" [", f"{unit} [")
+            said.append(f"{self.name(algorithm)} {text}")
+        return said
+
+
+Finding = Callable[[Study], str]
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _of(table: pd.DataFrame, metric: str | None = None, base: bool = True) -> pd.DataFrame:
+    """Rows over all questions, of one metric, with or without the base model."""
+    chosen = table["difficulty"] == OVERALL
+    if metric is not None:
+        chosen &= table["metric"] == metric
+    return table[chosen & (base | (table["algorithm"] != BASE))]
+
+
+def _first_and_most(table: pd.DataFrame) -> tuple[str, str]:
+    """Pass@1 and the Pass@k of the largest k."""
+    found = [metric for metric in table["metric"].unique() if metric.startswith("Pass@")]
+    return "Pass@1", max(found, key=lambda metric: int(metric.partition("@")[2]))
+
+
+def _compared(study: Study, gaps: pd.DataFrame, reference: str) -> str:
+    return f" Minus {study.name(reference)}, {study.verdict(gaps)}." if len(gaps) else ""
+
+
+# Pass@k
+
+
+def right_answers(study: Study) -> str:
+    table = study.table("06_passk/passk")
+    parts = (f"{m}: {study.listed(_of(table, m), 100, 1, '%')}" for m in _first_and_most(table))
+    return f"On all questions, {'. '.join(parts)}."
+
+
+def compared(path: str) -> Finding:
+    """Of a table of differences."""
+
+    def finding(study: Study) -> str:
+        table = _of(study.table(path), base=False)
+        if table.empty:
+            return "There is nothing to compare."
+        reference = study.name(table["reference"].iloc[0])
+        parts = (f"{m}, {study.verdict(_of(table, m), 100, 1)}" for m in _first_and_most(table))
+        return f"Minus {reference}, in percentage points: {'. '.join(parts)}."
+
+    return finding
+
+
+def learning_curves(study: Study) -> str:
+    table = study.table("06_passk/learning_curves")
+    last = _of(table[table["step"] == table["step"].max()])
+    parts = (f"{m} {study.listed(part, 100, 1, '%')}" for m, part in last.groupby("metric", sort=False))
+    return f"At step {table['step'].max()}, on all questions of the curves: {'; '.join(parts)}."
+
+
+def frontier(study: Study) -> str:
+    table = study.table("06_passk/changes")
+    parts = (f"{m} {study.listed(part, 100, 1)}" for m, part in table.groupby("metric", sort=False))
+    return f"From the start to step {table['step'].max()}, in percentage points: {'; '.join(parts)}."
+
+
+def distinct_answers(study: Study) -> str:
+    part = _of(study.table("06_passk/answers"), "distinct_correct")
+    samples = study.config.evaluation.samples
+    return (
+        f"Different right answers among {samples} responses, mean over all questions: {study.listed(part)}."
+    )
+
+
+# Entropy
+
+
+def entropy(study: Study) -> str:
+    table, gaps = study.table("04_entropy/entropy"), study.table("04_entropy/entropy_differences")
+    text = f"After {study.config.train.steps} steps, on the held-out questions, in nats per token: "
+    text += f"{study.listed(_of(table))}."
+    gaps = _of(gaps, base=False)
+    return text + (_compared(study, gaps, gaps["reference"].iloc[0]) if len(gaps) else "")
+
+
+def equal_accuracy(study: Study) -> str:
+    table = study.table("04_entropy/equal_accuracy")
+    accuracy, reached, gaps = (table[table["metric"] == m] for m in ("accuracy", "entropy", "difference"))
+    text = (
+        f"Where each first reaches an accuracy of {100 * accuracy['value'].iloc[0]:.1f}% on the questions of "
+    )
+    text += f"the learning curves, in nats per token: {study.listed(reached)}."
+    others = set(gaps["algorithm"])
+    (reference, *_) = (name for name in reached["algorithm"] if name not in others)
+    return text + _compared(study, gaps, reference)
+
+
+def _last(study: Study, path: str, *metrics: str) -> tuple[str, list[pd.DataFrame]]:
+    """The last part of the training, and the rows of each metric there."""
+    table = study.table(f"04_entropy/{path}")
+    steps = table["steps"].iloc[-1]
+    within = table[table["steps"] == steps]
+    return f"Over steps {steps}", [within[within["metric"] == metric] for metric in metrics]
+
+
+def right_and_wrong(study: Study) -> str:
+    over, (right, wrong) = _last(study, "training", "entropy/right", "entropy/wrong")
+    found = ((name, rows) for name, rows in (("right", right), ("wrong", wrong)) if len(rows))
+    parts = (f"{name} responses {study.listed(rows)}" for name, rows in found)
+    return f"{over}, in nats per token: {'; '.join(parts)}."
+
+
+def tail_terms(study: Study) -> str:
+    over, (total, holds) = _last(study, "covariance", "tail/sum", "tail/holds")
+    verdict = study.verdict(total, digits=3, words=("above 0", "below 0", "sign undecided"))
+    share = study.listed(holds, 100, 0, "%")
+    return f"{over}, ωL + U is {verdict}. It is at least 0 at this share of the steps: {share}."
+
+
+def rewards(study: Study) -> str:
+    over, (mean, cvar) = _last(study, "training", "reward/mean", "risk/cvar")
+    return f"{over}: mean reward {study.listed(mean)}; CVaR of the bundle score {study.listed(cvar)}."
+
+
+def regions(study: Study) -> str:
+    over, (tracked, *parts) = _last(study, "training", "quantile/alpha", "region/lower", "region/upper")
+    below, above = (
+        study.listed(part[part["algorithm"].isin(tracked["algorithm"])], 100, 0, "%") for part in parts
+    )
+    return (
+        f"{over}, share of bundles below the tracked lower quantile: {below}; above the upper one: {above}."
+    )
+
+
+def signal(study: Study) -> str:
+    over, parts = _last(study, "training", "share/zero_variance", "share/zero_advantage")
+    equal, zero = (study.listed(part, 100, 0, "%") for part in parts)
+    return f"{over}: questions with equal rewards {equal}; responses of zero advantage {zero}."
+
+
+# Quantile curves
+
+
+def tails(quantity: str) -> Finding:
+    """Of the log-probability of a response or of a token."""
+
+    def finding(study: Study) -> str:
+        table = study.table("05_quantile_logprob/monotonicity")
+        table = table[table["quantity"] == quantity]
+        ends = table[table["step"] == table.groupby("algorithm")["step"].transform("max")]
+        if ends.empty:
+            return "No tail has two levels to compare."
+        words = ("rises", "falls", "undecided")
+        sentences = [
+            f"The {tail} tail, which is assumed to {part['assumed'].iloc[0].removesuffix('s')}: "
+            f"{study.verdict(part, words=words)}."
+            for tail, part in ends.groupby("tail", sort=False)
+        ]
+        return f"Change through a tail after training, in nats. {' '.join(sentences)}"
+
+    return finding

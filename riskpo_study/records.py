@@ -1,0 +1,104 @@
+"""The records of a whole study, in four files: all that its figures, tables and report are made from.
+
+`python -m riskpo_study.records` joins what the runs of `params.yaml` recorded. The folders of the runs are
+large and only in the DVC cache; `results/<profile>/records/` is small and in git, so that figures need no
+training.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+import pandas as pd
+
+from riskpo_study import config as configuration
+from riskpo_study import files
+from riskpo_study.config import Config
+from riskpo_study.errors import ConfigError, DataError, RunError
+
+__all__ = ["BASE", "Record", "collect", "missing", "read"]
+
+BASE = "base"
+"""The algorithm by whose name the records of the base model go; its seed is −1."""
+
+Record = Literal["metrics", "evaluations", "counts", "quantile_logprob"]
+OF_BASE: tuple[Record, ...] = ("counts", "quantile_logprob")
+
+
+def collect(results: Path, config: Config) -> None:
+    """Join each kind of record over the runs: `records/<record>.parquet`, with algorithm and seed in front.
+
+    Args:
+        results: folder of the profile, `config.results`; has `runs/<algorithm>-<seed>/` and `base/`.
+
+    Raises:
+        DataError: where a run has not made a record.
+    """
+    for record in get_args(Record):
+        runs = [(BASE, -1, results / "base")] if record in OF_BASE else []
+        runs += [(a, s, results / "runs" / f"{a}-{s}") for a, s in _runs(config)]
+        frames = []
+        for algorithm, seed, folder in runs:
+            try:
+                frame = pd.read_parquet(folder / f"{record}.parquet")
+            except FileNotFoundError as error:
+                raise DataError(
+                    f"{folder} has no {record}.parquet: finish the run first (dvc repro)."
+                ) from error
+            frame.insert(0, "algorithm", algorithm)
+            frame.insert(1, "seed", seed)
+            frames.append(frame)
+        with files.atomic(results / "records" / f"{record}.parquet") as temporary:
+            pd.concat(frames, ignore_index=True).to_parquet(temporary, index=False)
+
+
+def read(results: Path, record: Record, config: Config, base: bool = False) -> pd.DataFrame:
+    """One kind of record of the runs of `config`, with the columns algorithm and seed in front.
+
+    Args:
+        results: folder of the profile, `config.results`.
+        base: also those of the base model, as algorithm `BASE` of seed −1.
+
+    Raises:
+        DataError: where no run has the record.
+    """
+    path = results / "records" / f"{record}.parquet"
+    if not path.is_file():
+        raise DataError(f"{results.name} has no records/{path.name}: make the records first (dvc repro).")
+    wanted = {*_runs(config), *([(BASE, -1)] if base else [])}
+    frame = pd.read_parquet(path)
+    chosen = [run in wanted for run in zip(frame["algorithm"], frame["seed"], strict=True)]
+    if not any(chosen):
+        raise DataError(
+            f"records/{path.name} of {results.name} has none of the runs of params.yaml: use dvc repro."
+        )
+    return frame[chosen].reset_index(drop=True)
+
+
+def missing(results: Path, record: Record, config: Config) -> list[str]:
+    """The runs of the configuration that have no such record, as `algorithm-seed`."""
+    path = results / "records" / f"{record}.parquet"
+    frame = pd.read_parquet(path, columns=["algorithm", "seed"]) if path.is_file() else pd.DataFrame()
+    found = set(frame.itertuples(index=False, name=None))
+    return [f"{algorithm}-{seed}" for algorithm, seed in _runs(config) if (algorithm, seed) not in found]
+
+
+def _runs(config: Config) -> Iterator[tuple[str, int]]:
+    return ((algorithm, seed) for algorithm in config.runs.algorithms for seed in config.runs.seeds)
+
+
+def main() -> int:
+    try:
+        config = configuration.load()
+        collect(config.results, config)
+    except (ConfigError, DataError, RunError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""The report of a profile, report.md and report.html: figures and tables in order, with a sentence each.
+
+`python -m riskpo_study.report` composes it from what the notebooks wrote. `SECTIONS` is the one place for
+titles and captions; the sentences are computed (`findings`).
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from riskpo_study import config as configuration
+from riskpo_study import files, findings, tables
+from riskpo_study.config import Config
+from riskpo_study.errors import ConfigError, DataError, RunError
+from riskpo_study.findings import Finding, Study
+
+__all__ = ["SECTIONS", "as_html", "as_markdown", "compose"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a notebook: name of its file, title, caption, and the sentence that its numbers say.
+
+    Sentences of `headline` figures open the report as well.
+    """
+
+    name: str
+    title: str
+    caption: str
+    finding: Finding | None = None
+    headline: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the report takes from one notebook; of each table as many parts as `tables` says, None for all."""
+
+    notebook: str
+    stage: str
+    title: str
+    figures: tuple[Figure, ...]
+    tables: Mapping[str, int | None] = field(default_factory=dict)
+
+
+_LINES = "Bold: mean over seeds; thin: each seed; smoothed as the figure says."
+
+SECTIONS = (
+    Section("00_quickstart", "quickstart", "What RiskPO optimises", (
+        Figure(
+            "advantage", "Risk measure, advantage, one update, weights",
+            "Scores of bundles of questions and the two quantiles; the advantage beside that of the mean; "
+            "the entropy of a tabular policy along one update; the weight of a question by its accuracy.",
+        ),
+    )),
+    Section("04_entropy", "entropy", "Entropy during training", (
+        Figure(
+            "entropy", "Entropy against the training step",
+            "Left: of everything generated for training. Right: on held-out questions, the same for all "
+            f"algorithms; bands are intervals. {_LINES}", findings.entropy, headline=True,
+        ),
+        Figure(
+            "entropy_accuracy", "Entropy against accuracy",
+            "Changes since the start on the held-out questions of the learning curves, paired by question: "
+            "algorithms on one path differ in speed only. Bars at the ends are intervals.",
+            findings.equal_accuracy, headline=True,
+        ),
+        Figure(
+            "entropy_right_wrong", "Entropy of right and wrong responses",
+            f"Of the responses that an update learns from. {_LINES}", findings.right_and_wrong,
+        ),
+        Figure(
+            "covariance", "The covariances of Theorem 2",
+            "Covariance of the log-probability with the algorithm's own advantage, whose scale differs "
+            "between algorithms, and the terms L, U and ωL + U of bundles: the theorem's inequality holds "
+            f"where the last is at least 0. {_LINES}", findings.tail_terms, headline=True,
+        ),
+        Figure(
+            "reward_risk", "Mean reward and lower-tail measures",
+            "The mean reward is of everything generated. The risk measures are of the bundle scores that the "
+            "update learns from: DAPO leaves out questions that are always or never solved. "
+            f"{_LINES}", findings.rewards,
+        ),
+        Figure(
+            "quantiles", "Tracked quantiles and regions",
+            "Quantiles of the bundle score as the algorithm tracks them (lines) and of each batch (marks); "
+            "share of bundles below, between and above the tracked ones. The lowest seed.", findings.regions,
+        ),
+        Figure(
+            "signal", "How much of a batch teaches",
+            "Share of questions whose responses all earn the same, and of responses of zero advantage. "
+            f"{_LINES}", findings.signal,
+        ),
+    ), {"entropy": None, "equal_accuracy": None, "covariance": None, "training": None}),
+    Section("05_quantile_logprob", "quantile_logprob", "Log-probability against reward quantiles", (
+        Figure(
+            "response", "Of a whole response",
+            "Mean log-probability around each quantile level of the bundle score, before and along training; "
+            "bands are intervals, averaged over seeds.", findings.tails("response"),
+        ),
+        Figure("token", "Of a token", "The same, divided by the number of tokens.", findings.tails("token")),
+    ), {"monotonicity": None}),
+    Section("06_passk", "passk", "Right answers", (
+        Figure(
+            "pass_at_k", "Pass@k against the number of attempts k",
+            "Unbiased estimates on the held-out questions after training; bands are intervals of each "
+            "algorithm alone, wider than those of their differences.", findings.right_answers,
+        ),
+        Figure(
+            "gains", "What training changed",
+            "Differences to the base model on all questions, paired by question.",
+            findings.compared("06_passk/gains"), headline=True,
+        ),
+        Figure(
+            "differences", "The algorithms compared",
+            "Differences on all questions, paired by seed and question.",
+            findings.compared("06_passk/differences"), headline=True,
+        ),
+        Figure(
+            "learning_curves", "Learning curves",
+            "Avg@n and Pass@n on a fixed part of the held-out questions; bands are intervals of each "
+            "algorithm alone.", findings.learning_curves,
+        ),
+        Figure(
+            "frontier", "What accuracy costs",
+            "Changes since the start, paired by question; bars at the ends are intervals.", findings.frontier,
+        ),
+        Figure(
+            "distinct_answers", "Different right answers",
+            "How many different right expressions a policy gives to a question.", findings.distinct_answers,
+        ),
+    ), {"passk": None, "gains": 1, "differences": 1, "answers": 1}),
+)  # fmt: skip
+"""In the order of the report."""
+
+
+# Composition
+
+
+@dataclass(frozen=True)
+class Heading:
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True)
+class Points:
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    path: str  # below the results of the profile
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    table: pd.DataFrame
+
+
+Block = Heading | Text | Points | Picture | Table
+
+
+def compose(config: Config) -> list[Block]:
+    """The report of a profile from its figures and tables; what is not there is left out.
+
+    Raises:
+        DataError: where there is nothing yet, or figures without their tables.
+    """
+    study = Study(config)
+    body: list[Block] = []
+    for section in SECTIONS:
+        found = list(_section(section, study))
+        body += [Heading(2, section.title), *found] if found else []
+    if not body:
+        raise DataError(f"{config.profile} has no figures and tables yet: make them first (dvc repro).")
+    made = [figure for section in SECTIONS for figure in _made(section, config)]
+    points = tuple(f"**{one.title}.** {one.finding(study)}" for one in made if one.headline and one.finding)
+    title = Heading(1, f"RiskPO against the GRPO family: {config.profile}")
+    opening: list[Block] = [title, Text(_introduction(study)), *([Points(points)] if points else [])]
+    return [*opening, *body, Heading(2, "Settings"), Table("From params.yaml", _settings(config))]
+
+
+def _introduction(study: Study) -> str:
+    config = study.config
+    text = (
+        f"Profile `{config.profile}`: {len(config.runs.algorithms)} algorithms, {len(config.runs.seeds)} "
+        f"seeds each, {config.train.steps} training steps. Brackets hold "
+        f"{100 * config.evaluation.confidence:g}% bootstrap intervals; a difference is called higher or lower only where its interval leaves out 0."
+    )
+    absent = _absent(study)
+    return f"{text} Missing runs, which the numbers leave out: {', '.join(absent)}." if absent else text
+
+
+def _absent(study: Study) -> list[str]:
+    """Runs of the configuration that the table of Pass@k does not rest on."""
+    found = tables.read(study.config.results / "tables" / "06_passk" / "passk.csv")
+    if found is None:
+        return []
+    there = {
+        f"{algorithm}-{seed}"
+        for algorithm, seeds in zip(found["algorithm"], found["seeds"], strict=True)
+        for seed in seeds.split()
+    }
+    runs = study.config.runs
+    wanted = (f"{algorithm}-{seed}" for algorithm in runs.algorithms for seed in runs.seeds)
+    return [run for run in wanted if run not in there]
+
+
+def _made(section: Section, config: Config) -> list[Figure]:
+    folder = config.results / "figures" / section.notebook
+    return [figure for figure in section.figures if (folder / f"{figure.name}.svg").is_file()]
+
+
+def _section(section: Section, study: Study) -> Iterator[Block]:
+    config = study.config
+    figures = _made(section, config)
+    if figures:
+        command = f"dvc repro --single-item {section.stage}@{config.profile}"
+        yield Text(f"Made by `{command}` from `notebooks/{section.notebook}.ipynb`.")
+    for figure in figures:
+        yield Heading(3, figure.title)
+        if figure.finding:
+            yield Text(figure.finding(study))
+        yield Picture(f"figures/{section.notebook}/{figure.name}.svg", figure.title, figure.caption)
+    for name, count in section.tables.items():
+        place = f"tables/{section.notebook}/{name}"
+        if (config.results / f"{place}.md").is_file():
+            note, parts = tables.read_parts(config.results / f"{place}.md")
+            yield Text(f"{note} All of it: `{place}.csv`.")
+            yield from (Table(title, part) for title, part in list(parts.items())[:count])
+
+
+def _settings(config: Config) -> pd.DataFrame:
+    sections = ((of.name, getattr(config, of.name)) for of in fields(config))
+    rows = [(name, _plain(values)) for name, values in sections if is_dataclass(values)]
+    options = {name: config.algorithms[name] for name in config.runs.algorithms if config.algorithms[name]}
+    rows.append(("algorithms", _plain(options) if options else "the presets of riskpo_study.algorithms"))
+    return pd.DataFrame(rows, columns=["Section", "Values"])
+
+
+def _plain(value: Any) -> str:
+    if is_dataclass(value):
+        return ", ".join(f"{of.name} {_plain(getattr(value, of.name))}" for of in fields(value))
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{key} ({_plain(of)})" if isinstance(of, Mapping) else f"{key} {of}" for key, of in value.items()
+        )
+    if isinstance(value, tuple):
+        return " ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# Rendering
+
+
+def as_markdown(blocks: Sequence[Block]) -> str:
+    """The report as Markdown; figures are linked, relative to the results of the profile."""
+
+    def render(block: Block) -> str:
+        match block:
+            case Heading(level, text):
+                return f"{'#' * level} {text}"
+            case Text(text):
+                return text
+            case Points(texts):
+                return "\n".join(f"- {text}" for text in texts)
+            case Picture(path, title, caption):
+                return f"![{title}]({path})\n\n*{caption}*"
+            case Table(title, table):
+                return f"**{title}**\n\n{tables.as_markdown(table)}".rstrip()
+
+    return "\n\n".join(map(render, blocks)) + "\n"
+
+
+_STYLE = """\
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 62rem;
+  margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
+h1, h2, h3 { line-height: 1.25; } h3 { margin-top: 2rem; }
+h2 { margin-top: 3rem; border-bottom: 1px solid #ddd; }
+figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
+figcaption { color: #555; font-size: 0.9rem; }
+.scroll { overflow-x: auto; margin-bottom: 1.5rem; }
+table { border-collapse: collapse; font-size: 0.85rem; overflow-wrap: normal; }
+caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
+th, td { padding: 0.2rem 0.6rem; border-bottom: 1px solid #e4e4e4; text-align: left; vertical-align: top; }
+th.number, td.number { text-align: right; } td.number { white-space: nowrap; }
+code { font-size: 0.9em; }
+"""
+
+
+def as_html(blocks: Sequence[Block], results: Path) -> str:
+    """The report as one file that holds its figures; `results` is the folder of the profile."""
+
+    def render(block: Block) -> str:
+        match block:
+            case Heading(level, text):
+                return f"<h{level}>{_inline(text)}</h{level}>"
+            case Text(text):
+                return f"<p>{_inline(text)}</p>"
+            case Points(texts):
+                return f"<ul>{''.join(f'<li>{_inline(text)}</li>' for text in texts)}</ul>"
+            case Picture(path, title, caption):
+                image = _image(results / path, title)
+                return f"<figure>{image}<figcaption>{_inline(caption)}</figcaption></figure>"
+            case Table(title, table):
+                captioned = f"<table><caption>{_inline(title)}</caption>"
+                return f'<div class="scroll">{tables.as_html(table).replace("<table>", captioned, 1)}</div>'
+
+    title = next(_inline(block.text) for block in blocks if isinstance(block, Heading))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(map(render, blocks))
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _image(path: Path, title: str) -> str:
+    """The drawing itself, at nearly twice its size on paper where the window is wide enough."""
+    svg = path.read_text(encoding="utf-8")
+    size = re.search(r'<svg [^>]*\bwidth="([\d.]+)pt"', svg)
+    width = f' width="{1.8 * float(size[1]):.0f}"' if size else ""
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img alt="{html.escape(title)}"{width} src="data:image/svg+xml;base64,{data}">'
+
+
+def _inline(text: str) -> str:
+    """Escaped, with `code` and **strong** marked up."""
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked)
+
+
+def main() -> int:
+    try:
+        config = configuration.load()
+        blocks = compose(config)
+        report = {"report.md": as_markdown(blocks), "report.html": as_html(blocks, config.results)}
+        for name, text in report.items():
+            with files.atomic(config.results / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    except (ConfigError, DataError, RunError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"The report is in {config.results.relative_to(configuration.root())}: report.html and report.md.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

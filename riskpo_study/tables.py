@@ -1,0 +1,219 @@
+"""Tidy frames as readers see them: an estimate with its interval in a cell, as Markdown and as HTML."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from riskpo_study import algorithms
+from riskpo_study.analysis import OVERALL, heading
+from riskpo_study.config import Config
+from riskpo_study.records import BASE
+
+__all__ = [
+    "as_html", "as_markdown", "basis", "by_difficulty", "cell", "headline", "names", "questions",
+    "read", "read_parts", "save", "starred", "tails", "wide",
+]  # fmt: skip
+
+_NAMES = {
+    BASE: "Base model", "grpo": "GRPO", "dr_grpo": "Dr. GRPO", "dapo": "DAPO", "gpg": "GPG", "gmpo": "GMPO",
+    "gspo": "GSPO", "rloo": "RLOO", "reinforce_pp": "REINFORCE++", "pass_at_k": "PKPO",
+    "quantile_baseline": "QAE", "max_rl": "MaxRL", "focal": "Focal", "entropic": "RS-GRPO",
+    "riskpo": "RiskPO",    "riskpo_released": "RiskPO as released", "risk_seeking": "Risk-seeking",
+}  # fmt: skip
+# What tells estimators of one name apart: said wherever the name stands, also where it is the preset's value.
+_SAID = {
+    "riskpo": ("baseline", "scale"), "risk_seeking": ("baseline", "scale"), "riskpo_released": ("credit",),
+    "pass_at_k": ("k",),
+}  # fmt: skip
+
+
+def names(config: Config) -> dict[str, str]:
+    """How tables and figures call the algorithms: the field's name, and options that tell estimators apart.
+
+    >>> names(config)["riskpo"]
+    'RiskPO (baseline group, scale none)'
+    """
+    found = dict(_NAMES)
+    for algorithm, preset in algorithms.ALGORITHMS.items():
+        options = dict(preset.options) | {f"clip_{key}": value for key, value in preset.clip.items()}
+        chosen = config.algorithms.get(algorithm, {})
+        said = [
+            *_SAID.get(algorithm, ()),
+            *(key for key, value in chosen.items() if value != options.get(key)),
+        ]
+        shown = [f"{key} {(options | dict(chosen))[key]}" for key in dict.fromkeys(said)]
+        name = _NAMES.get(algorithm, algorithm)
+        found[algorithm] = f"{name} ({', '.join(shown)})" if shown else name
+    return found
+
+
+def basis(tidy: pd.DataFrame, config: Config, absent: Sequence[str] = ()) -> str:
+    """What estimates rest on, in a line: profile, seeds, questions and samples, and which runs are missing.
+
+    Args:
+        tidy: estimates by question (with columns seeds, questions and n), others (seeds) or records (seed).
+        absent: runs of the configuration without records.
+    """
+    trained = tidy[tidy["algorithm"] != BASE]
+    found = trained["seeds"] if "seeds" in trained else trained["seed"]
+    seeds = sorted({seed for of in found for seed in str(of).split()}, key=int)
+    parts = [f"Profile {config.profile}"]
+    if seeds:
+        parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}")
+    if "n" in tidy:
+        parts.append(questions(tidy, config))
+    if absent:
+        parts.append(f"missing: {', '.join(absent)}")
+    return " · ".join(parts)
+
+
+def questions(tidy: pd.DataFrame, config: Config) -> str:
+    """How many questions and responses estimates rest on, and what their intervals cover."""
+    over = "seeds and questions" if tidy["seeds"].str.contains(" ").any() else "questions"
+    asked = f"{tidy['questions'].max()} questions × {tidy['n'].max()} responses"
+    return f"{asked} · {100 * config.evaluation.confidence:g}% bootstrap intervals over {over}"
+
+
+def cell(value: float, low: float | None = None, high: float | None = None, digits: int = 2) -> str:
+    """An estimate and its interval, `0.47 [0.44, 0.50]`; a dash for NaN."""
+    if pd.isna(value):
+        return "–"
+    shown = [_number(x, digits) for x in (value, low, high) if x is not None]
+    return shown[0] if len(shown) == 1 else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def _number(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def wide(
+    tidy: pd.DataFrame,
+    names: Mapping[str, str],
+    columns: str = "metric",
+    scale: float = 1.0,
+    digits: int = 2,
+    rows: Sequence[str] = ("algorithm",),
+) -> pd.DataFrame:
+    """A row for each algorithm (and what else `rows` names), a column for each of `columns`.
+
+    Estimates are text; rows and columns are in their order of appearance.
+
+    Args:
+        tidy: estimates with `value`, `low` and `high`; a column `mark`, if any, is put after them.
+        names: what to call the algorithms.
+        scale: what the estimates are multiplied with: 100 shows shares as percentages.
+    """
+    estimates = zip(tidy["value"], tidy["low"], tidy["high"], strict=True)
+    texts = [cell(scale * value, scale * low, scale * high, digits) for value, low, high in estimates]
+    marked = [f"{text}{mark}" for text, mark in zip(texts, tidy.get("mark", [""] * len(texts)), strict=True)]
+    table = tidy.assign(text=marked).pivot(index=list(rows), columns=columns, values="text")
+    table = table[tidy[columns].unique()].fillna("–").reset_index().rename_axis(columns=None)
+    positions = {name: {value: i for i, value in enumerate(tidy[name].unique())} for name in rows}
+    order = pd.DataFrame({name: table[name].map(position) for name, position in positions.items()})
+    table = table.loc[order.sort_values(list(rows)).index].reset_index(drop=True)
+    table["algorithm"] = [names.get(algorithm, algorithm) for algorithm in table["algorithm"]]
+    labels = {name: name.capitalize() for name in rows}
+    if columns == "difficulty":
+        labels |= {difficulty: heading(difficulty) for difficulty in tidy[columns]}
+    return table.rename(columns=labels)
+
+
+def by_difficulty(
+    tidy: pd.DataFrame, names: Mapping[str, str], scale: float = 1.0, digits: int = 2
+) -> dict[str, pd.DataFrame]:
+    """The wide table of each difficulty under its heading; arguments as `wide`'s."""
+    return {
+        heading(str(difficulty)): wide(part, names, scale=scale, digits=digits)
+        for difficulty, part in tidy.groupby("difficulty", sort=False)
+    }
+
+
+def starred(tidy: pd.DataFrame) -> pd.DataFrame:
+    """With a star as the mark of the differences whose `p_holm` is below 0.05."""
+    return tidy.assign(mark=["*" if p < 0.05 else "" for p in tidy["p_holm"]])
+
+
+def tails(tidy: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """`analysis.monotonicity` for readers: a row an algorithm and step, a column a tail with its finding."""
+    questions = tidy["tail"].str.capitalize() + " tail (" + tidy["assumed"] + "?)"
+    marked = tidy.assign(tail=questions, mark=", " + tidy["finding"])
+    return wide(marked, names, columns="tail", rows=["algorithm", "step"])
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """A pipe table; numbers to the right."""
+    rule = ["---:" if numeric else "---" for numeric in _numeric(table)]
+    lines = [list(map(str, table.columns)), rule]
+    lines += [[str(value).replace("|", "\\|") for value in row] for row in table.itertuples(index=False)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_html(table: pd.DataFrame) -> str:
+    """The same as `<table>`; numbers have the class `number`."""
+    classes = [' class="number"' if numeric else "" for numeric in _numeric(table)]
+
+    def row(tag: str, values: Sequence[object]) -> str:
+        cells = zip(values, classes, strict=True)
+        return f"<tr>{''.join(f'<{tag}{of}>{html.escape(str(value))}</{tag}>' for value, of in cells)}</tr>\n"
+
+    body = "".join(row("td", values) for values in table.itertuples(index=False))
+    return f"<table>\n<thead>{row('th', list(table.columns))}</thead>\n<tbody>{body}</tbody>\n</table>\n"
+
+
+def _numeric(table: pd.DataFrame) -> list[bool]:
+    return [all(str(value)[:1] in "0123456789−–" for value in table[column]) for column in table]
+
+
+def headline(tidy: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Overall estimates as algorithm → metric → value, for `dvc metrics show`."""
+    overall = tidy[tidy["difficulty"] == OVERALL]
+    found: dict[str, dict[str, float]] = {}
+    for algorithm, metric, value in zip(
+        overall["algorithm"], overall["metric"], overall["value"], strict=True
+    ):
+        found.setdefault(algorithm, {})[metric.lower()] = float(f"{value:.6g}")
+    return found
+
+
+def read(path: Path) -> pd.DataFrame | None:
+    """A table that `save` wrote; None where there is none."""
+    if not path.is_file():
+        return None
+    return pd.read_csv(path, dtype={"difficulty": str, "seeds": str})
+
+
+def read_parts(path: Path) -> tuple[str, dict[str, pd.DataFrame]]:
+    """Note and tables by heading of a `.md` that `save` wrote."""
+    note, *sections = path.read_text(encoding="utf-8").split("\n## ")
+    parts = {}
+    for section in sections:
+        title, _, text = section.partition("\n")
+        header, _, *rows = (re.split(r" ?(?<!\\)\| ?", line)[1:-1] for line in text.strip().splitlines())
+        parts[title] = pd.DataFrame(
+            [[cell.replace("\\|", "|") for cell in row] for row in rows], columns=header
+        )
+    return note.strip(), parts
+
+
+def save(
+    folder: Path,
+    name: str,
+    tidy: pd.DataFrame,
+    note: str = "",
+    parts: Mapping[str, pd.DataFrame] | None = None,
+) -> None:
+    """Write `name.csv`, the tidy frame, and with a note `name.md`: the note, each part under its heading.
+
+    Numbers have six significant digits, so that rounding in another order does not change the bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tidy.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+    if note:
+        sections = [f"## {title}\n\n{as_markdown(part)}" for title, part in (parts or {}).items()]
+        (folder / f"{name}.md").write_text("\n".join([f"{note}\n", *sections]), encoding="utf-8")

@@ -1,0 +1,265 @@
+"""The configuration: every shipped profile parses, every bad value is refused by name."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from riskpo_study import config, profiles
+from riskpo_study.algorithms import ALGORITHMS
+from riskpo_study.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+PROFILES = profiles.available(CONF)
+REFUSED = {"paper"}  # describes a task that is not implemented
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, Any]:
+    """The committed params.yaml, with the values that the messages below quote held fixed."""
+    values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["risk"] = {"alpha": 0.2, "beta": 0.8, "omega": 0.5, "bundle_size": 5}
+    values["train"] |= {"questions": 40, "mini_batches": 2}
+    values["base_model"] |= {"width": 128, "heads": 4, "kv_heads": 2}
+    values["evaluation"] |= {"samples": 64, "ks": [1, 64]}
+    return values
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with the shipped conf/, a params.yaml to compose and what marks a root."""
+    (tmp_path / "conf").symlink_to(CONF)
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "params.yaml").write_text("profile: none\n")
+    return tmp_path
+
+
+def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy with `value` at the dotted `path`; with `...` the key is taken out."""
+    result = copy.deepcopy(values)
+    *sections, key = path.split(".")
+    place = result
+    for section in sections:
+        place = place[section]
+    if value is ...:
+        del place[key]
+    else:
+        place[key] = value
+    return result
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("train.stepz", 3, "train.stepz is not a known key; the closest is train.steps."),
+        ("trian", {}, "trian is not a known key; the closest is train."),
+        ("risk.omega", ..., "risk.omega is missing."),
+        ("risk", 3, "risk must be a mapping of keys to values, not 3."),
+        ("train.steps", "3", "train.steps = '3' must be an integer."),
+        ("train.steps", 3.0, "train.steps = 3.0 must be an integer."),
+        ("train.steps", True, "train.steps = True must be an integer."),
+        ("train.steps", None, "train.steps = None must be an integer."),
+        ("train.steps", 0, "train.steps = 0 must be at least 1."),
+        (
+            "train.learning_rate",
+            "1e-3",
+            "train.learning_rate = '1e-3' must be a number; YAML needs a dot: 1.0e-3.",
+        ),
+        ("train.learning_rate", "fast", "train.learning_rate = 'fast' must be a number."),
+        ("train.learning_rate", 0, "train.learning_rate = 0.0 must be greater than 0."),
+        ("train.learning_rate", float("nan"), "train.learning_rate = nan must be finite."),
+        ("train.kl_coefficient", -0.1, "train.kl_coefficient = -0.1 must be at least 0."),
+        ("train.schedule", "linear", "train.schedule = 'linear' must be one of constant, cosine."),
+        ("train.responses", 1, "train.responses = 1 must be at least 2."),
+        (
+            "train.questions",
+            42,
+            "train.questions = 42 must be a multiple of risk.bundle_size = 5; the nearest are 40 and 45.",
+        ),
+        (
+            "train.mini_batches",
+            3,
+            "train.questions = 40 must be a multiple of train.mini_batches = 3; the nearest are 39 and 42.",
+        ),
+        ("risk.alpha", 0.8, "risk.alpha = 0.8 must be smaller than risk.beta = 0.8."),
+        ("risk.alpha", -0.1, "risk.alpha = -0.1 must be between 0 and 1."),
+        ("risk.beta", 1.5, "risk.beta = 1.5 must be between 0 and 1."),
+        (
+            "evaluation.ks",
+            [1, 128],
+            "evaluation.ks contains 128, but pass@k needs k <= evaluation.samples = 64.",
+        ),
+        ("evaluation.ks", [], "evaluation.ks = [] must be a list of at least one value."),
+        ("evaluation.ks", 3, "evaluation.ks = 3 must be a list of at least one value."),
+        ("evaluation.ks", [1, "2"], "evaluation.ks[1] = '2' must be an integer."),
+        (
+            "evaluation.quantile_levels",
+            [0.5, 1.5],
+            "evaluation.quantile_levels[1] = 1.5 must be between 0 and 1.",
+        ),
+        ("evaluation.confidence", 1, "evaluation.confidence = 1.0 must be between 0 and 1, both excluded."),
+        ("runs.seeds", [0, 1, 0], "runs.seeds lists 0 twice."),
+        ("runs.algorithms", ["grpo", "grpo"], "runs.algorithms lists 'grpo' twice."),
+        (
+            "algorithms.grpo",
+            ...,
+            "runs.algorithms lists grpo: give its options as algorithms.grpo, {} for none.",
+        ),
+        ("algorithms.riskpo", None, "algorithms.riskpo = None must be a mapping; write {} for an empty one."),
+        (
+            "algorithms.riskpo",
+            {"learning_rate": -1},
+            "algorithms.riskpo.learning_rate = -1.0 must be greater than 0.",
+        ),
+        ("task.name", "chess", "task.name = 'chess' is not implemented; known tasks: countdown."),
+        ("task.numbers", [3, 6], "task.numbers[1] = 6 must be between 2 and 5."),
+        (
+            "base_model.heads",
+            3,
+            "base_model.width = 128 must be a multiple of base_model.heads = 3; the nearest are 126 and 129.",
+        ),
+        (
+            "profile",
+            "../x",
+            "profile = '../x' names a folder: use lower-case letters, digits, - and _.",
+        ),
+    ],
+)
+def test_bad_value_is_refused_by_name(shipped: dict[str, Any], path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.from_mapping(changed(shipped, path, value))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("path", ["algorithms.grop", "algorithms.riskpo.omeg", "runs.algorithms"])
+def test_unknown_algorithm_or_option_lists_the_known(shipped: dict[str, Any], path: str) -> None:
+    value: Any = ["grop"] if path == "runs.algorithms" else {}
+    with pytest.raises(ConfigError) as error:
+        config.from_mapping(changed(shipped, path, value))
+    known = ["baseline", "tracker"] if "riskpo" in path else list(ALGORITHMS)
+    assert all(name in str(error.value) for name in known)
+
+
+def test_sections_are_checked_in_python_too(shipped: dict[str, Any]) -> None:
+    assert config.Risk(alpha=0).alpha == 0.0
+    with pytest.raises(ConfigError, match="risk.bundle_size = 0 must be at least 1"):
+        config.Risk(bundle_size=0)
+
+
+def test_values_take_their_declared_type(shipped: dict[str, Any]) -> None:
+    loaded = config.from_mapping(changed(shipped, "train.temperature", 1))
+    assert isinstance(loaded.train.temperature, float)
+    assert isinstance(loaded.task.numbers, tuple)
+    assert config.from_mapping(loaded.as_dict()) == loaded
+
+
+def test_load_finds_the_project_from_below(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT / "conf" / "profile")
+    assert config.root() == ROOT
+    assert config.load() == config.load(ROOT / "params.yaml")
+    assert config.load().results == ROOT / "results" / "quick"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="run from inside the project"):
+        config.load()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("profile: [", "bad.yaml is not valid YAML: "),
+        ("", "bad.yaml: The configuration must be a mapping"),
+        ("profile: quick", "bad.yaml: runs is missing."),
+    ],
+)
+def test_load_names_the_file(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        config.load(file)
+    assert message in str(error.value)
+
+
+def test_load_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Cannot read .*params\.yaml: No such file"):
+        config.load(tmp_path / "params.yaml")
+
+
+def test_fingerprint_follows_the_named_keys_alone(shipped: dict[str, Any]) -> None:
+    one = config.from_mapping(shipped)
+    two = config.from_mapping(changed(shipped, "algorithms.riskpo", {"step": 0.5}))
+    assert one.fingerprint("train", "algorithms.grpo") == two.fingerprint("train", "algorithms.grpo")
+    assert one.fingerprint("algorithms.riskpo") != two.fingerprint("algorithms.riskpo")
+    assert one.fingerprint() != two.fingerprint()
+    assert one.fingerprint("task") != one.fingerprint("risk")
+
+
+@pytest.mark.parametrize("profile", sorted(set(PROFILES) - REFUSED))
+def test_shipped_profile_parses(project: Path, profile: str) -> None:
+    composed = profiles.compose(profile, project / "params.yaml")
+    assert composed.profile == profile
+    assert config.load(project / "params.yaml") == composed
+    assert set(composed.algorithms) == set(ALGORITHMS)
+
+
+def test_study_compares_every_algorithm(project: Path) -> None:
+    assert profiles.compose("study", project / "params.yaml").runs.algorithms == tuple(ALGORITHMS)
+
+
+def test_paper_profile_says_what_is_missing(project: Path) -> None:
+    with pytest.raises(ConfigError, match="Profile 'paper': task.name = 'dapo_math_17k' is not implemented"):
+        profiles.compose("paper", project / "params.yaml")
+    assert (project / "params.yaml").read_text() == "profile: none\n"
+
+
+def test_committed_params_are_the_quick_profile(project: Path) -> None:
+    profiles.compose("quick", project / "params.yaml")
+    assert (project / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+def test_compose_writes_the_bytes_of_dvc(project: Path) -> None:
+    from dvc.utils.hydra import compose_and_dump
+
+    theirs = project / "theirs.yaml"
+    compose_and_dump(theirs, str(CONF), None, "config", str(project), ["profile=smoke", "train.steps=7"])
+    profiles.compose("smoke", project / "params.yaml", ["train.steps=7"])
+    assert (project / "params.yaml").read_bytes() == theirs.read_bytes()
+    assert config.load(project / "params.yaml").train.steps == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], "Unknown profile 'nope'; known: paper, quick, smoke, study."),
+        (["quick", "train.stepz=3"], "Cannot compose profile 'quick': "),
+        (["quick", "train.steps=0"], "Profile 'quick': train.steps = 0 must be at least 1."),
+    ],
+)
+def test_command_line_explains_itself(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(project)
+    assert profiles.main(arguments) == 1
+    assert message in capsys.readouterr().err
+    assert (project / "params.yaml").read_text() == "profile: none\n"
+    assert profiles.main(["smoke"]) == 0
+    assert config.load().profile == "smoke"
+
+
+@pytest.mark.parametrize(
+    "file", [CONF / "config.yaml", *(CONF / "profile").glob("*.yaml")], ids=lambda file: file.stem
+)
+def test_every_key_has_a_comment_above(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    sections = {"task:", "base_model:", "train:", "evaluation:"} if file.parent.name == "profile" else set()
+    for above, line in zip(["", *lines], lines, strict=False):
+        if ":" in line and not line.lstrip().startswith(("#", "-")) and line not in sections:
+            assert above.lstrip().startswith("#"), f"no comment above {line!r}"

@@ -1,0 +1,252 @@
+"""The pipeline's definition: every stage names its code, parameters and outputs; git holds what it made."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from papermill import inspect_notebook
+
+from riskpo_study import profiles
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "riskpo_study"
+DVC = [sys.executable, "-m", "dvc"]
+DEFINITION = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES: dict[str, dict[str, Any]] = DEFINITION["stages"]
+SECTIONS = {"runs", "task", "base_model", "risk", "train", "algorithms", "evaluation"}
+# What these modules do (check, name, write) does not decide what is computed.
+NEUTRAL = {f"{PACKAGE}/{module}.py" for module in ("__init__", "config", "errors", "files", "notebooks")}
+
+
+def words(stage: str) -> list[str]:
+    """The stage's last command with `${papermill}` filled in and the other variables left as they are."""
+    command = STAGES[stage]["cmd"].rpartition("&&")[2]
+    return shlex.split(command.replace("${papermill}", DEFINITION["vars"][0]["papermill"]))
+
+
+def notebook(stage: str) -> str | None:
+    return next((word for word in words(stage) if word.startswith("notebooks/")), None)
+
+
+def dependencies(stage: str) -> set[str]:
+    return set(STAGES[stage].get("deps", []))
+
+
+def outputs(stage: str) -> dict[str, dict[str, Any]]:
+    """Path → options (`cache`, `persist`) of everything the stage writes."""
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in STAGES[stage].get(kind, [])]
+    return dict(next(iter(entry.items())) if isinstance(entry, dict) else (entry, {}) for entry in entries)
+
+
+def code(path: str) -> str:
+    if not path.endswith(".ipynb"):
+        return (ROOT / path).read_text()
+    cells = json.loads((ROOT / path).read_text())["cells"]
+    lines = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code").splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith("%"))
+
+
+def imported_modules(path: str) -> set[str]:
+    """Files of the package that `path` imports when it is loaded, directly or through others."""
+    found: set[str] = set()
+    pending = [path]
+    while pending:
+        for module in _direct(code(pending.pop())):
+            file = f"{module.replace('.', '/')}.py"
+            for candidate in (file, f"{module.replace('.', '/')}/__init__.py"):
+                if candidate not in found and (ROOT / candidate).is_file():
+                    found.add(candidate)
+                    pending.append(candidate)
+    return found - NEUTRAL
+
+
+def _direct(source: str) -> Iterator[str]:
+    pending: list[ast.AST] = [ast.parse(source)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith(PACKAGE))
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        if not isinstance(node, ast.FunctionDef) and not (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ):
+            pending.extend(ast.iter_child_nodes(node))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_lists_its_code(stage: str) -> None:
+    """The notebook or module it runs and every module loaded by it: no more, no less."""
+    if path := notebook(stage):
+        expected = {path} | imported_modules(path)
+    else:
+        module = re.search(rf"python -m ({PACKAGE}[\w.]*)", STAGES[stage]["cmd"])
+        assert module, "a stage runs a notebook or a module"
+        path = f"{module[1].replace('.', '/')}.py"
+        expected = {path} | imported_modules(path)
+    listed = {dependency for dependency in dependencies(stage) if dependency.endswith((".py", ".ipynb"))}
+    assert listed == expected
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if notebook(stage)])
+def test_notebook_knows_its_parameters(stage: str) -> None:
+    """papermill only warns about a parameter that the notebook does not have."""
+    command = words(stage)
+    given = {command[i + 1] for i, word in enumerate(command) if word in {"-p", "-r", "--parameters"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        known = set(inspect_notebook(str(ROOT / str(notebook(stage)))))
+    assert given <= known
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_belongs_to_its_profile(stage: str) -> None:
+    """The profile leads the stage's name, and every result lies under the profile's folder."""
+    assert next(iter(STAGES[stage]["matrix"])) == "profile"
+    assert STAGES[stage]["matrix"]["profile"] == ["${profile}"]
+    results = [*outputs(stage), *(path for path in dependencies(stage) if path.startswith("results/"))]
+    assert results
+    assert all(path.startswith("results/${item.profile}/") for path in results)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_exist(stage: str) -> None:
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for name in STAGES[stage]["params"]:
+        value = parameters
+        for key in name.replace("${item.algorithm}", "riskpo").split("."):
+            value = value[key]
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if notebook(stage)])
+def test_stage_lists_the_parameters_that_its_notebook_reads(stage: str) -> None:
+    listed = set(STAGES[stage]["params"])
+    for section, key in re.findall(r"\bsettings\.(\w+)\.(\w+)", code(str(notebook(stage)))):
+        if section in SECTIONS:
+            assert {section, f"{section}.{key}"} & listed, f"settings.{section}.{key}"
+
+
+def test_git_holds_what_is_not_cached() -> None:
+    """.gitignore covers the outputs that only the DVC cache holds, and no other."""
+    made_up = {"${item.profile}": "quick", "${item.algorithm}": "riskpo", "${item.seed}": "0"}
+    for stage in STAGES:
+        for path, options in outputs(stage).items():
+            for variable, value in made_up.items():
+                path = path.replace(variable, value)
+            ignored = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT).returncode == 0
+            assert ignored == options.get("cache", True), path
+
+
+def test_figures_need_only_what_git_holds() -> None:
+    """Everything that `make figures` runs again depends on records and other figures alone."""
+    held = {
+        path for stage in STAGES for path, options in outputs(stage).items() if not options.get("cache", True)
+    }
+    targets = re.search(r"^FIGURES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets
+    for stage in targets[1].split():
+        assert all(not options.get("cache", True) for options in outputs(stage).values())
+        for path in dependencies(stage):
+            if path.startswith("results/"):
+                assert any(one == path or one.startswith(f"{path}/") for one in held)
+                assert "/runs/" not in path
+
+
+def test_figures_are_made_after_what_they_read() -> None:
+    targets = re.search(r"^FIGURES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets
+    order = targets[1].split()
+    for position, stage in enumerate(order):
+        later = {path for other in order[position:] for path in outputs(other)}
+        assert not dependencies(stage) & later
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The definition alone, as a repository of its own."""
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "study"])
+def test_dvc_reads_the_stages_of_each_profile(project: Path, profile: str) -> None:
+    composed = profiles.compose(profile, project / "params.yaml")
+    listed = subprocess.run(
+        [*DVC, "stage", "list", "--name-only"], cwd=project, capture_output=True, text=True, check=True
+    )
+    runs = [f"{a}-{s}" for a in composed.runs.algorithms for s in composed.runs.seeds]
+    expected = {
+        f"{stage}@{profile}{'-' if run else ''}{run}"
+        for stage, body in STAGES.items()
+        for run in (runs if "seed" in body["matrix"] else [""])
+    }
+    assert set(listed.stdout.split()) == expected
+
+
+def test_dvc_draws_the_pipeline(project: Path) -> None:
+    profiles.compose("smoke", project / "params.yaml")
+    drawn = subprocess.run(
+        [*DVC, "dag", "--dot"], cwd=project, capture_output=True, text=True, check=True
+    ).stdout
+    edges = set(re.findall(r'"([\w@-]+)" -> "([\w@-]+)"', drawn))
+    assert ("base_model@smoke", "train@smoke-riskpo-0") in edges
+    assert ("train@smoke-riskpo-0", "evaluate@smoke-riskpo-0") in edges
+    assert ("evaluate@smoke-riskpo-0", "records@smoke") in edges
+    assert ("records@smoke", "passk@smoke") in edges
+
+
+def digest(path: Path) -> str:
+    """DVC's hash of a file, or of a folder: that of the sorted list of its files."""
+    if path.is_file():
+        return hashlib.md5(path.read_bytes()).hexdigest()
+    files = [
+        {"md5": digest(file), "relpath": file.relative_to(path).as_posix()}
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    ]
+    text = json.dumps(sorted(files, key=lambda file: file["relpath"]), sort_keys=True)
+    return hashlib.md5(text.encode()).hexdigest() + ".dir"
+
+
+@pytest.mark.skipif(not (ROOT / "dvc.lock").exists(), reason="the pipeline has not run yet")
+def test_committed_results_come_from_the_committed_code(tmp_path: Path) -> None:
+    """Every file in git that dvc.lock names, and every parameter, is as it was when the stage ran."""
+    locked = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    in_git = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    stale = []
+    for name, entry in locked.items():
+        profile = name.partition("@")[2].partition("-")[0]
+        composed = profiles.compose(profile, tmp_path / "params.yaml").as_dict()
+        for item in [*entry.get("deps", []), *entry["outs"]]:
+            held = any(file == item["path"] or file.startswith(f"{item['path']}/") for file in in_git)
+            if held and digest(ROOT / item["path"]) != item["md5"]:
+                stale.append(f"{name}: {item['path']}")
+        for key, value in entry.get("params", {}).get("params.yaml", {}).items():
+            now: Any = composed
+            for part in key.split("."):
+                now = now[part]
+            if now != value:
+                stale.append(f"{name}: {key}")
+    assert not stale, "these changed since the stage ran: make repro, or dvc commit if no result can differ"

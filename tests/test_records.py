@@ -1,0 +1,73 @@
+"""The records of all runs, joined: complete, in order, and without what the configuration does not name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+import pytest
+
+from riskpo_study import config, records
+from riskpo_study.errors import DataError
+
+
+@pytest.fixture
+def study(settings: config.Config) -> config.Config:
+    return replace(settings, runs=config.Runs(("riskpo", "grpo"), (0, 1)))
+
+
+@pytest.fixture
+def results(study: config.Config, tmp_path: Path) -> Path:
+    """Folders of four runs and the base model; each record is two rows that say whose they are."""
+    runs = [f"runs/{a}-{s}" for a in study.runs.algorithms for s in study.runs.seeds]
+    for folder in [*runs, "base"]:
+        (tmp_path / folder).mkdir(parents=True)
+        for record in get_args(records.Record):
+            pd.DataFrame({"step": [1, 2], "of": folder}).to_parquet(tmp_path / folder / f"{record}.parquet")
+    records.collect(tmp_path, study)
+    return tmp_path
+
+
+def test_every_run_is_there_in_the_order_of_the_configuration(results: Path, study: config.Config) -> None:
+    metrics = records.read(results, "metrics", study)
+    assert list(metrics.columns) == ["algorithm", "seed", "step", "of"]
+    assert list(metrics["of"]) == [
+        f"runs/{a}-{s}" for a in ("riskpo", "grpo") for s in (0, 1) for _ in range(2)
+    ]
+    assert (metrics["of"] == "runs/" + metrics["algorithm"] + "-" + metrics["seed"].astype(str)).all()
+
+
+def test_the_base_model_comes_first_where_asked_for(results: Path, study: config.Config) -> None:
+    assert "base" not in set(records.read(results, "counts", study)["of"])
+    first = records.read(results, "counts", study, base=True).iloc[0]
+    assert (first["algorithm"], first["seed"], first["of"]) == (records.BASE, -1, "base")
+    assert "base" not in set(records.read(results, "metrics", study, base=True)["of"])
+
+
+def test_only_the_runs_of_the_configuration_are_read(results: Path, study: config.Config) -> None:
+    fewer = replace(study, runs=config.Runs(("grpo",), (1,)))
+    assert set(records.read(results, "counts", fewer)["of"]) == {"runs/grpo-1"}
+    other = replace(study, runs=config.Runs(("grpo", "dapo"), (1, 2)))
+    assert records.missing(results, "counts", other) == ["grpo-2", "dapo-1", "dapo-2"]
+    assert records.missing(results, "counts", study) == []
+    assert records.missing(results / "nowhere", "counts", fewer) == ["grpo-1"]
+    with pytest.raises(DataError, match="has none of the runs of params.yaml"):
+        records.read(results, "counts", replace(study, runs=config.Runs(("dapo",), (7,))))
+
+
+def test_the_same_records_give_the_same_bytes(results: Path, study: config.Config) -> None:
+    before = [(results / "records" / f"{record}.parquet").read_bytes() for record in get_args(records.Record)]
+    records.collect(results, study)
+    assert before == [
+        (results / "records" / f"{record}.parquet").read_bytes() for record in get_args(records.Record)
+    ]
+
+
+def test_a_missing_record_is_named(results: Path, study: config.Config) -> None:
+    (results / "runs" / "grpo-1" / "counts.parquet").unlink()
+    with pytest.raises(DataError, match=r"runs/grpo-1 has no counts\.parquet"):
+        records.collect(results, study)
+    with pytest.raises(DataError, match=r"has no records/counts\.parquet"):
+        records.read(results / "nowhere", "counts", study)
