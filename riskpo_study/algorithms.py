@@ -56,9 +56,7 @@ class Estimator:
 class BundleEstimator(Estimator):
     """An estimator of the RiskPO family: quantiles of the bundle scores, used before they are updated."""
 
-    def __init__(
-        self, advantage: Callable[..., Tensor], tracker: risk.QuantileTracker, **options: Any
-    ) -> None:
+    def __init__(self, advantage: Callable[..., Tensor], tracker: risk.QuantileTracker, **options: Any) -> None:
         super().__init__(advantage, **options)
         self.tracker = tracker
 
@@ -110,9 +108,7 @@ def _group(function: Callable[..., Tensor]) -> Callable[..., Estimator]:
 
 
 def _tracked(function: Callable[..., Tensor]) -> Callable[..., Estimator]:
-    def build(
-        settings: RiskSettings, tracker: str, step: float, decay: float, baseline: str, scale: str
-    ) -> Estimator:
+    def build(settings: RiskSettings, tracker: str, step: float, decay: float, baseline: str, scale: str) -> Estimator:
         if tracker not in risk.TRACKERS:
             raise ConfigError(f"tracker = {tracker!r} is unknown; choose one of {', '.join(risk.TRACKERS)}")
         risk.check_levels(settings.alpha, settings.beta)

@@ -46,9 +46,7 @@ def final(counts: pd.DataFrame) -> pd.DataFrame:
     for algorithm, ends in last.groupby("algorithm", sort=False)["step"]:
         if ends.nunique() > 1:
             found = ", ".join(map(str, sorted(set(ends))))
-            raise DataError(
-                f"The runs of {algorithm} end at steps {found}: finish them, or compare fewer seeds."
-            )
+            raise DataError(f"The runs of {algorithm} end at steps {found}: finish them, or compare fewer seeds.")
     return counts.merge(last, on=["algorithm", "seed", "step"])
 
 
@@ -148,9 +146,7 @@ def summary(
     return pd.DataFrame(rows).rename(columns={"mean": "value"})
 
 
-def differences(
-    frame: pd.DataFrame, metrics: Sequence[str], reference: str, resampler: Resampler
-) -> pd.DataFrame:
+def differences(frame: pd.DataFrame, metrics: Sequence[str], reference: str, resampler: Resampler) -> pd.DataFrame:
     """Every algorithm minus the reference, paired by seed and question; arguments and rows as `summary`'s.
 
     `p` is the two-sided bootstrap p-value of no difference; `p_holm` the same corrected (Holm) for the
@@ -171,9 +167,7 @@ def differences(
             values, about = _table(ours, metrics)
             reference_values, reference_about = _table(theirs, metrics)
             if set(ours["question_id"]) != set(theirs["question_id"]):
-                raise DataError(
-                    f"{algorithm} and {reference} answered different questions: evaluate both alike."
-                )
+                raise DataError(f"{algorithm} and {reference} answered different questions: evaluate both alike.")
             paired = values - reference_values  # (M, S, Q)
             where = {"algorithm": algorithm, "reference": reference, "difficulty": difficulty}
             rests = reference_about if algorithm == BASE else about
@@ -246,7 +240,8 @@ def _table(group: pd.DataFrame, metrics: Sequence[str]) -> tuple[Floats, dict[st
 def smooth(metrics: pd.DataFrame, window: int) -> pd.DataFrame:
     """Centred moving averages of all metrics over `window` steps of each run, fewer at its ends."""
     parts = []
-    for _, run in metrics.sort_values("step").groupby(["algorithm", "seed"], sort=False):
+    for _, run in metrics.groupby(["algorithm", "seed"], sort=False):
+        run = run.sort_values("step")
         keys = run[["algorithm", "seed", "step"]]
         averages = run.drop(columns=keys.columns).rolling(window, center=True, min_periods=1).mean()
         parts.append(keys.join(averages))
@@ -260,9 +255,7 @@ def tail_terms(metrics: pd.DataFrame, omega: float) -> pd.DataFrame:
     (docs/method.md). Where the batch leaves the terms undefined, so is the answer.
     """
     total = omega * metrics["covariance/lower"] + metrics["covariance/upper"]
-    return metrics.assign(
-        **{"tail/sum": total, "tail/holds": (total >= 0).astype(float).where(total.notna())}
-    )
+    return metrics.assign(**{"tail/sum": total, "tail/holds": (total >= 0).astype(float).where(total.notna())})
 
 
 def block_means(
@@ -301,9 +294,7 @@ def at_equal_accuracy(evaluations: pd.DataFrame, reference: str, resampler: Resa
     for all; `entropy` there; `difference` of the entropy to the reference's, where that has records.
     """
     scored = evaluations.assign(accuracy=avg_at_k(evaluations["n"], evaluations["correct"]))
-    curves: dict[
-        str, Floats
-    ] = {}  # (2, T, 1 + R): accuracy and entropy by step, the estimate before the resamples
+    curves: dict[str, Floats] = {}  # (2, T, 1 + R): accuracy and entropy by step, the estimate before the resamples
     abouts = {}
     for algorithm, group in scored.groupby("algorithm", sort=False):
         tables = [_table(at, ["accuracy", "entropy"]) for _, at in group.groupby("step")]

@@ -123,9 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = configuration.load()
         if options.accept:
-            print(
-                f"The reference is now {accept(config.results).relative_to(configuration.root())}; commit it."
-            )
+            print(f"The reference is now {accept(config.results).relative_to(configuration.root())}; commit it.")
         print(compare(config.results, tables.names(config)))
     except (ConfigError, DataError) as error:
         print(error, file=sys.stderr)

@@ -181,8 +181,7 @@ class Evaluation(Section):
         _require_distinct("evaluation.quantile_levels", self.quantile_levels)
         if max(self.ks) > self.samples:
             raise ConfigError(
-                f"evaluation.ks contains {max(self.ks)}, but pass@k needs "
-                f"k <= evaluation.samples = {self.samples}."
+                f"evaluation.ks contains {max(self.ks)}, but pass@k needs k <= evaluation.samples = {self.samples}."
             )
 
 
@@ -203,9 +202,7 @@ class Config:
         for name, kind in _kinds(Config).items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.profile):
-            raise ConfigError(
-                f"profile = {self.profile!r} names a folder: use lower-case letters, digits, - and _."
-            )
+            raise ConfigError(f"profile = {self.profile!r} names a folder: use lower-case letters, digits, - and _.")
         _require_multiple("train.questions", self.train.questions, "risk.bundle_size", self.risk.bundle_size)
         # Not imported with the module: both import torch, and their modules import this one.
         from riskpo_study import algorithms, tasks
@@ -242,9 +239,7 @@ class Config:
         refuse results of another configuration.
         """
         plain = self.as_dict()
-        chosen = {
-            key: reduce(lambda value, part: value[part], key.split("."), plain) for key in keys
-        } or plain
+        chosen = {key: reduce(lambda value, part: value[part], key.split("."), plain) for key in keys} or plain
         text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -255,9 +250,7 @@ def root(start: Path | str | None = None) -> Path:
     for folder in (origin, *origin.parents):
         if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
             return folder
-    raise ConfigError(
-        f"No folder at or above {origin} has params.yaml and dvc.yaml: run from inside the project."
-    )
+    raise ConfigError(f"No folder at or above {origin} has params.yaml and dvc.yaml: run from inside the project.")
 
 
 def load(path: Path | str | None = None) -> Config:
@@ -293,9 +286,7 @@ def _kinds(cls: type) -> dict[str, Any]:
 def _built(cls: type[T], path: str, values: Any) -> T:
     """An instance of the dataclass from a mapping that has exactly its keys."""
     if not isinstance(values, Mapping):
-        raise ConfigError(
-            f"{path or 'The configuration'} must be a mapping of keys to values, not {values!r}."
-        )
+        raise ConfigError(f"{path or 'The configuration'} must be a mapping of keys to values, not {values!r}.")
     prefix, kinds = (f"{path}." if path else ""), _kinds(cls)
     for key in values:
         if key not in kinds:
@@ -305,10 +296,7 @@ def _built(cls: type[T], path: str, values: Any) -> T:
         if key not in values:
             raise ConfigError(f"{prefix}{key} is missing.")
     return cls(
-        **{
-            key: _built(kind, key, values[key]) if _is_section(kind) else values[key]
-            for key, kind in kinds.items()
-        }
+        **{key: _built(kind, key, values[key]) if _is_section(kind) else values[key] for key, kind in kinds.items()}
     )
 
 
@@ -332,9 +320,7 @@ def _checked(path: str, value: Any, kind: Any) -> Any:
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, Sequence) or not value:
             raise ConfigError(f"{path} = {value!r} must be a list of at least one value.")
-        return tuple(
-            _checked(f"{path}[{index}]", item, get_args(kind)[0]) for index, item in enumerate(value)
-        )
+        return tuple(_checked(f"{path}[{index}]", item, get_args(kind)[0]) for index, item in enumerate(value))
     if origin is Mapping:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path} = {value!r} must be a mapping; write {{}} for an empty one.")
@@ -344,9 +330,7 @@ def _checked(path: str, value: Any, kind: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ConfigError(
-            f"{path} = {value!r} must be {_NAMES.get(kind, kind.__name__)}{_remedy(value, kind)}."
-        )
+        raise ConfigError(f"{path} = {value!r} must be {_NAMES.get(kind, kind.__name__)}{_remedy(value, kind)}.")
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"{path} = {value} must be finite.")
     if kind is str and not value:
@@ -362,11 +346,7 @@ def _remedy(value: Any, kind: type) -> str:
     if kind is not float or not isinstance(value, str):
         return ""
     try:
-        return (
-            f"; in YAML write it as {float(value)!r}"
-            if "e" not in value.lower()
-            else "; YAML needs a dot: 1.0e-3"
-        )
+        return f"; in YAML write it as {float(value)!r}" if "e" not in value.lower() else "; YAML needs a dot: 1.0e-3"
     except ValueError:
         return ""
 

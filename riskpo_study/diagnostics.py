@@ -1,14 +1,13 @@
 """What is measured at every training step, as pure functions of the step's tensors.
 
-Names are `group/statistic`. Entropies and log-probabilities are in nats; lengths in tokens. Covariances are those of the
-population at hand (divided by n). Definitions: docs/method.md.
+Names are `group/statistic`. Entropies and log-probabilities are in nats; lengths in tokens. Covariances are
+those of the population at hand (divided by n). Definitions: docs/method.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from riskpo_study import bundles, risk

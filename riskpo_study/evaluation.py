@@ -113,9 +113,7 @@ def bootstrap_means(values: ArrayLike, resamples: int, generator: np.random.Gene
     return np.asarray(totals / (seeds * questions))
 
 
-def interval(
-    values: ArrayLike, resamples: int, generator: np.random.Generator, confidence: float = 0.95
-) -> Interval:
+def interval(values: ArrayLike, resamples: int, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
     """Mean of values (S, Q) over seeds and questions with its percentile bootstrap interval.
 
     For two methods pass the paired differences per seed and question.

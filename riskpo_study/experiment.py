@@ -82,7 +82,9 @@ def train(
         trainer.load_state_dict(found[1])
         run.rewind(trainer.steps_done)
 
-    with tqdm(total=settings.steps, initial=trainer.steps_done, desc=f"{algorithm} seed {seed}", unit="step", mininterval=5) as bar:
+    with tqdm(
+        total=settings.steps, initial=trainer.steps_done, desc=f"{algorithm} seed {seed}", unit="step", mininterval=5
+    ) as bar:
         while trainer.steps_done < settings.steps:
             result = trainer.step()
             step, last = trainer.steps_done, trainer.steps_done == settings.steps

@@ -188,9 +188,7 @@ def _scores(axis: Axes, laws: Mapping[str, Tensor], quantiles: Mapping[str, tupl
         label = f"bundled {name}: $q_α$ = {low:g}, $q_β$ = {high:g}"
         axis.bar(np.arange(len(law)) + offset, law.numpy(), width=0.4, color=_BUNDLING[name], label=label)
     top = 1.3 * max(law.max().item() for law in laws.values())
-    axis.set(
-        title="Bundle scores", xlabel="right answers in a bundle, R", ylabel="probability", ylim=(0, top)
-    )
+    axis.set(title="Bundle scores", xlabel="right answers in a bundle, R", ylabel="probability", ylim=(0, top))
     axis.grid(axis="x", visible=False)
     axis.legend(loc="upper right")
 
@@ -226,9 +224,7 @@ def _update(axis: Axes, settings: Risk, rate: float) -> None:
         axis.bar(answers.index + offset, moved, width=0.4, color=_COLOURS[objective], label=label)
     axis.axhline(0, color="#9a9a9a", lw=0.8)
     axis.set_xticks(answers.index, [f"{reward:g}" for reward in answers["reward"]])
-    axis.set(
-        title=f"One update; the {name}", xlabel="answers, by their reward", ylabel="change of the probability"
-    )
+    axis.set(title=f"One update; the {name}", xlabel="answers, by their reward", ylabel="change of the probability")
     axis.grid(axis="x", visible=False)
     axis.margins(y=0.15)
     axis.legend(loc="upper left")

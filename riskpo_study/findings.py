@@ -34,9 +34,7 @@ class Study:
         """
         found = tables.read(self.config.results / "tables" / f"{path}.csv")
         if found is None:
-            raise DataError(
-                f"{self.config.profile} has figures without tables/{path}.csv: dvc repro makes both."
-            )
+            raise DataError(f"{self.config.profile} has figures without tables/{path}.csv: dvc repro makes both.")
         return found
 
     def name(self, algorithm: str) -> str:
@@ -47,8 +45,8 @@ class Study:
     def listed(self, rows: pd.DataFrame, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
         """`GRPO 0.49 [0.48, 0.50] and RiskPO 0.58 [0.57, 0.59]`; of many the lowest and the highest."""
         if len(rows) > _LISTED:
-            ends = rows.loc[[rows["value"].idxmin(), rows["value"].idxmax()]]
-            return "from " + " to ".join(self._said(ends, scale, digits, unit))
+            ends = rows.sort_values("value").iloc[[0, -1]]
+            return f"{len(rows)} of them, from {' to '.join(self._said(ends, scale, digits, unit))}"
         return _joined(self._said(rows, scale, digits, unit))
 
     def verdict(
@@ -61,8 +59,7 @@ class Study:
         """Which estimates lie above, below or around 0, judged by their intervals."""
         above, below = rows["low"] > 0, rows["high"] < 0
         groups = zip(words, (rows[above], rows[below], rows[~(above | below)]), strict=True)
-        said = (f"{word}: {_joined(self._said(part, scale, digits))}" for word, part in groups if len(part))
-        return "; ".join(said)
+        return "; ".join(f"{word}: {self.listed(part, scale, digits)}" for word, part in groups if len(part))
 
     def _said(self, rows: pd.DataFrame, scale: float, digits: int, unit: str = "") -> list[str]:
         said = []
@@ -137,9 +134,7 @@ def frontier(study: Study) -> str:
 def distinct_answers(study: Study) -> str:
     part = _of(study.table("06_passk/answers"), "distinct_correct")
     samples = study.config.evaluation.samples
-    return (
-        f"Different right answers among {samples} responses, mean over all questions: {study.listed(part)}."
-    )
+    return f"Different right answers among {samples} responses, mean over all questions: {study.listed(part)}."
 
 
 # Entropy
@@ -156,9 +151,7 @@ def entropy(study: Study) -> str:
 def equal_accuracy(study: Study) -> str:
     table = study.table("04_entropy/equal_accuracy")
     accuracy, reached, gaps = (table[table["metric"] == m] for m in ("accuracy", "entropy", "difference"))
-    text = (
-        f"Where each first reaches an accuracy of {100 * accuracy['value'].iloc[0]:.1f}% on the questions of "
-    )
+    text = f"Where each first reaches an accuracy of {100 * accuracy['value'].iloc[0]:.1f}% on the questions of "
     text += f"the learning curves, in nats per token: {study.listed(reached)}."
     others = set(gaps["algorithm"])
     (reference, *_) = (name for name in reached["algorithm"] if name not in others)
@@ -194,12 +187,8 @@ def rewards(study: Study) -> str:
 
 def regions(study: Study) -> str:
     over, (tracked, *parts) = _last(study, "training", "quantile/alpha", "region/lower", "region/upper")
-    below, above = (
-        study.listed(part[part["algorithm"].isin(tracked["algorithm"])], 100, 0, "%") for part in parts
-    )
-    return (
-        f"{over}, share of bundles below the tracked lower quantile: {below}; above the upper one: {above}."
-    )
+    below, above = (study.listed(part[part["algorithm"].isin(tracked["algorithm"])], 100, 0, "%") for part in parts)
+    return f"{over}, share of bundles below the tracked lower quantile: {below}; above the upper one: {above}."
 
 
 def signal(study: Study) -> str:

@@ -61,5 +61,5 @@ def token_scores(
         chunk: tokens at a time; by default as many as hold 2²⁴ logits.
     """
     chunk = chunk or max(1, _CHUNK_ELEMENTS // weight.shape[0])
-    log_probs, entropies = _TokenScores.apply(hidden, weight, targets, temperature, chunk)
+    log_probs, entropies = _TokenScores.apply(hidden, weight, targets, temperature, chunk)  # type: ignore[no-untyped-call]
     return log_probs, entropies

@@ -54,6 +54,9 @@ DASHES: dict[str, tuple[float, ...]] = dict.fromkeys(COLOURS, ()) | {
 _SHARES = ("%", "percentage points")
 """Units of shares, which are labelled times 100."""
 
+_BOLD = ("grpo", "riskpo", BASE)
+"""Drawn in bold in crowded panels."""
+
 _CROWDED = 6
 """With more algorithms than this in a panel, seeds and bands would hide each other and are left out."""
 
@@ -111,18 +114,14 @@ def training(
         axis.set(title=panel.title, xlabel="training step", ylabel=panel.unit)
     if held_out is not None:
         _bands(axes[-1], held_out, "step")
-        axes[-1].set(
-            title="Entropy on the held-out questions", xlabel="training step", ylabel="nats per token"
-        )
+        axes[-1].set(title="Entropy on the held-out questions", xlabel="training step", ylabel="nats per token")
     return _finish(figure, _handles(metrics["algorithm"], names), note)
 
 
 def learning_curves(tidy: pd.DataFrame, names: Mapping[str, str], note: str) -> Figure:
     """Held-out measures against the step: a row a metric, a column a difficulty."""
     metrics, difficulties = tidy["metric"].unique(), tidy["difficulty"].unique()
-    figure, axes = _grid(
-        len(metrics) * len(difficulties), len(difficulties), height=1.8, sharex=True, sharey="row"
-    )
+    figure, axes = _grid(len(metrics) * len(difficulties), len(difficulties), height=1.8, sharex=True, sharey="row")
     cells = [(metric, difficulty) for metric in metrics for difficulty in difficulties]
     for axis, (metric, difficulty) in zip(axes, cells, strict=True):
         _bands(axis, tidy[(tidy["metric"] == metric) & (tidy["difficulty"] == difficulty)], "step")
@@ -144,19 +143,19 @@ def trajectories(tidy: pd.DataFrame, x: Panel, y: Panel, names: Mapping[str, str
     """
     width = WIDTH * 0.75
     figure, axis = plt.subplots(figsize=(width, 3.7))
+    crowded = _is_crowded(tidy)
     for algorithm, group in tidy.groupby("algorithm", sort=False):
         table = group.pivot(index="step", columns="metric", values=["value", "low", "high"]).sort_index()
         path = [table["value"][panel.column].to_numpy() for panel in (x, y)]
         bars = [
-            _errors(*(table[end][panel.column].to_numpy()[-1:] for end in ("value", "low", "high")))
-            for panel in (x, y)
+            _errors(*(table[end][panel.column].to_numpy()[-1:] for end in ("value", "low", "high"))) for panel in (x, y)
         ]
-        look = _look(str(algorithm))
+        look = _look(str(algorithm), crowded)
         axis.plot(*path, marker=".", markersize=3, zorder=2, **look)
         axis.plot(path[0][:1], path[1][:1], "o", mfc="white", mec=COLOURS[BASE], markersize=5, zorder=4)
         axis.errorbar(
-            path[0][-1:], path[1][-1:], xerr=bars[0], yerr=bars[1], fmt="o", color=look["color"],
-            markersize=4.5, elinewidth=0.9, zorder=3,
+            path[0][-1:], path[1][-1:], xerr=None if crowded else bars[0], yerr=None if crowded else bars[1],
+            fmt="o", color=look["color"], markersize=4.5, elinewidth=0.9, zorder=3,
         )  # fmt: skip
     for panel, which in ((x, axis.xaxis), (y, axis.yaxis)):
         if panel.unit in _SHARES:
@@ -192,9 +191,7 @@ def quantiles(
         smoothed: the same as moving averages: for the shares.
     """
     tracked = [
-        name
-        for name, group in metrics.groupby("algorithm", sort=False)
-        if group["quantile/alpha"].notna().any()
+        name for name, group in metrics.groupby("algorithm", sort=False) if group["quantile/alpha"].notna().any()
     ]
     figure, axes = plt.subplots(
         2,
@@ -232,7 +229,7 @@ def quantiles(
             labels=list(regions.values()),
             lw=0,
         )
-        upper.set_title(f"{names.get(str(algorithm), algorithm)}, seed {run['seed'].iloc[0]}")
+        upper.set_title(_folded(f"{names.get(str(algorithm), algorithm)}, seed {run['seed'].iloc[0]}"))
         lower.set(xlabel="training step", ylim=(0, 1), xlim=(run["step"].min(), run["step"].max()))
         _percent(lower.yaxis)
         lower.grid(False)
@@ -254,9 +251,7 @@ def quantile_curves(
     trained = [name for name in curves["algorithm"].unique() if name != BASE] or [BASE]
     steps = sorted(curves.loc[curves["algorithm"] != BASE, "step"].unique())
     strengths = {step: (position + 1) / len(steps) for position, step in enumerate(steps)}
-    figure, axes = _grid(
-        len(trained), 3 if len(trained) % 3 == 0 else 4, height=2.2, sharex=True, sharey=True
-    )
+    figure, axes = _grid(len(trained), 3 if len(trained) % 3 == 0 else 4, height=2.2, sharex=True, sharey=True)
     for axis, algorithm in zip(axes, trained, strict=True):
         for tail in ((0.0, alpha), (beta, 1.0)):
             axis.axvspan(*tail, color="#f3f3f3", lw=0, zorder=0)
@@ -266,21 +261,15 @@ def quantile_curves(
             _curve(axis, curve, _mixed(COLOURS.get(algorithm, "black"), strength))
         axis.set_title(_folded(names.get(algorithm, algorithm)))
         axis.set_xlim(0, 1)
-    _outer_labels(axes, "quantile level of the bundle score", unit)
+    _outer_labels(axes, "quantile level", unit)
     handles = [Line2D([], [], label=names[BASE], **_look(BASE))] if BASE in set(curves["algorithm"]) else []
-    handles += [
-        Line2D([], [], color=_mixed("#000000", of), label=f"step {step}") for step, of in strengths.items()
-    ]
-    return _finish(
-        figure, handles, f"{note} · shaded: the tails, levels to α = {alpha:g} and from β = {beta:g}"
-    )
+    handles += [Line2D([], [], color=_mixed("#000000", of), label=f"step {step}") for step, of in strengths.items()]
+    return _finish(figure, handles, f"{note} · shaded: the tails, levels to α = {alpha:g} and from β = {beta:g}")
 
 
 def pass_at_k(tidy: pd.DataFrame, names: Mapping[str, str], note: str) -> Figure:
     """Pass@k against k on a logarithmic axis, a panel a difficulty."""
-    part = tidy[tidy["metric"].str.startswith("Pass@")].assign(
-        k=lambda frame: frame["metric"].str[5:].astype(int)
-    )
+    part = tidy[tidy["metric"].str.startswith("Pass@")].assign(k=lambda frame: frame["metric"].str[5:].astype(int))
     difficulties = part["difficulty"].unique()
     figure, axes = _grid(len(difficulties), len(difficulties), sharey=True, height=2.4)
     for axis, difficulty in zip(axes, difficulties, strict=True):
@@ -296,9 +285,7 @@ def pass_at_k(tidy: pd.DataFrame, names: Mapping[str, str], note: str) -> Figure
     return _finish(figure, _handles(part["algorithm"], names), note)
 
 
-def dots(
-    tidy: pd.DataFrame, names: Mapping[str, str], note: str, unit: str, level: float | None = None
-) -> Figure:
+def dots(tidy: pd.DataFrame, names: Mapping[str, str], note: str, unit: str, level: float | None = None) -> Figure:
     """Estimates with their intervals, a row an algorithm, a panel a metric (or a difficulty, of one metric).
 
     Args:
@@ -308,7 +295,7 @@ def dots(
     by = "metric" if tidy["metric"].nunique() > 1 else "difficulty"
     groups = tidy[by].unique()
     order = tidy["algorithm"].drop_duplicates().tolist()
-    height = 0.3 + 0.24 * len(order)
+    height = 0.3 + 0.27 * len(order)
     figure, axes = _grid(len(groups), len(groups), sharey=True, height=height)
     for axis, group in zip(axes, groups, strict=True):
         part = tidy[tidy[by] == group].set_index("algorithm").reindex(order)
@@ -326,14 +313,14 @@ def dots(
             )
         axis.set(
             title=str(group) if by == "metric" else heading(group),
-            xlabel=unit,
             ylim=(len(order) - 0.5, -0.5),
         )
-        axis.set_yticks(range(len(order)), [_folded(names.get(name, name)) for name in order])
+        axis.set_yticks(range(len(order)), [names.get(name, name).replace(" (", "\n(") for name in order])
         axis.grid(axis="y", visible=False)
         axis.xaxis.set_major_locator(MaxNLocator(4))
         if unit in _SHARES:
             _percent(axis.xaxis)
+    figure.supxlabel(unit, fontsize=8)
     return _finish(figure, [], note)
 
 
@@ -351,18 +338,18 @@ def _grid(count: int, columns: int, height: float = 1.9, **options: Any) -> tupl
 
 
 def _handles(algorithms: pd.Series, names: Mapping[str, str]) -> list[Line2D]:
-    return [
-        Line2D([], [], label=names.get(name, name), **_look(name)) for name in algorithms.drop_duplicates()
-    ]
+    return [Line2D([], [], label=names.get(name, name), **_look(name)) for name in algorithms.drop_duplicates()]
 
 
 def _finish(figure: Figure, handles: Sequence[Line2D], note: str) -> Figure:
     """Legend below in as many columns as fit, note above."""
-    width = figure.get_figwidth()
+    width, height = figure.get_size_inches()
     if handles:
-        lengths = [len(str(handle.get_label())) / 20 + 0.7 for handle in handles]  # inches
+        lengths = [len(str(handle.get_label())) / 18 + 0.7 for handle in handles]  # inches
         fitting = [n for n in range(1, len(handles) + 1) if _table_width(lengths, n) < width]
-        figure.legend(handles=handles, loc="outside lower center", ncols=max(fitting, default=1))
+        columns = max(fitting, default=1)
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+        figure.set_figheight(height + 0.16 * (-(-len(handles) // columns) - 1))
     figure.suptitle(textwrap.fill(note, int(width * 22)), x=0.01, ha="left", fontsize=6.5, color="#555555")
     return figure
 
@@ -373,15 +360,20 @@ def _table_width(lengths: Sequence[float], columns: int) -> float:
     return sum(max(lengths[start : start + rows]) for start in range(0, len(lengths), rows))
 
 
-def _look(algorithm: str) -> dict[str, Any]:
+def _look(algorithm: str, crowded: bool = False) -> dict[str, Any]:
     dashes = DASHES.get(algorithm, ())
-    return {"color": COLOURS.get(algorithm, "black"), "linestyle": (0, dashes) if dashes else "solid"}
+    thin = {"lw": 0.8, "alpha": 0.7} if crowded and algorithm not in _BOLD else {}
+    return {"color": COLOURS.get(algorithm, "black"), "linestyle": (0, dashes) if dashes else "solid"} | thin
+
+
+def _is_crowded(frame: pd.DataFrame) -> bool:
+    return frame["algorithm"].nunique() > _CROWDED
 
 
 def _steps(axis: Axes, metrics: pd.DataFrame, column: str) -> None:
-    crowded = metrics["algorithm"].nunique() > _CROWDED
+    crowded = _is_crowded(metrics)
     for algorithm, group in metrics.groupby("algorithm", sort=False):
-        look = _look(str(algorithm))
+        look = _look(str(algorithm), crowded)
         runs = group.pivot(index="step", columns="seed", values=column)
         if runs.shape[1] > 1 and not crowded:
             axis.plot(runs.index, runs.to_numpy(), color=look["color"], lw=0.6, alpha=0.45)
@@ -389,13 +381,14 @@ def _steps(axis: Axes, metrics: pd.DataFrame, column: str) -> None:
 
 
 def _bands(axis: Axes, tidy: pd.DataFrame, x: str) -> None:
-    crowded = tidy["algorithm"].nunique() > _CROWDED
+    crowded = _is_crowded(tidy)
     for algorithm, group in tidy.groupby("algorithm", sort=False):
-        look = _look(str(algorithm))
+        look = _look(str(algorithm), crowded)
         group = group.sort_values(x)
         if not crowded:
             axis.fill_between(group[x], group["low"], group["high"], color=look["color"], alpha=0.15, lw=0)
-        axis.plot(group[x], group["value"], marker="." if len(group) < 20 else "", markersize=4, **look)
+        dots: dict[str, Any] = {"marker": ".", "markersize": 4} if len(group) < 20 and not crowded else {}
+        axis.plot(group[x], group["value"], **look, **dots)
 
 
 def _level(axis: Axes, level: float | None, vertical: bool = False) -> None:
@@ -428,8 +421,8 @@ def _percent(axis: Axis) -> None:
 
 
 def _folded(name: str) -> str:
-    """A name with its options on a line of their own."""
-    return name.replace(" (", "\n(", 1)
+    """A name with its options on lines of their own."""
+    return name.replace(" (", "\n(", 1).replace(", ", ",\n")
 
 
 def _outer_labels(axes: Sequence[Axes], x: str, y: str) -> None:

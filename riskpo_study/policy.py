@@ -86,7 +86,8 @@ class Policy:
     def decode(self, responses: Responses) -> list[list[str]]:
         """Texts (Q lists of G) without special tokens."""
         questions, group, _ = responses.tokens.shape
-        rows = [row[:length] for row, length in zip(responses.tokens.flatten(0, 1).tolist(), responses.lengths.flatten().tolist())]
+        tokens, lengths = responses.tokens.flatten(0, 1).tolist(), responses.lengths.flatten().tolist()
+        rows = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [texts[q * group : (q + 1) * group] for q in range(questions)]
 
@@ -124,12 +125,12 @@ class _Batch(NamedTuple):
 
 def _padded(responses: Responses) -> _Batch:
     """A row for each response, prompt first, padding on the right where causal attention never looks."""
-    questions, group, longest = responses.tokens.shape
+    questions, group, _ = responses.tokens.shape
     prompt_lengths = torch.tensor([len(prompt) for prompt in responses.prompts])
     columns = int((prompt_lengths.unsqueeze(1) + responses.lengths).max()) - 1
     input_ids = torch.zeros(questions, group, columns, dtype=torch.long)
-    for question, prompt in enumerate(responses.prompts):
-        input_ids[question, :, : len(prompt)] = torch.tensor(prompt)
+    for row, prompt in enumerate(responses.prompts):
+        input_ids[row, :, : len(prompt)] = torch.tensor(prompt)
     question, response, step = responses.mask.nonzero(as_tuple=True)
     column = prompt_lengths[question] + step  # where the token stands; the one before it predicts it
     fed = step < responses.lengths[question, response] - 1  # the last token predicts nothing
@@ -141,7 +142,7 @@ def _padded(responses: Responses) -> _Batch:
 
 def _shared_prompt(responses: Responses) -> _Batch:
     """A row for each question: the prompt, then its responses, each attending to the prompt and to itself."""
-    questions, group, _ = responses.tokens.shape
+    questions = len(responses.prompts)
     prompt_lengths = torch.tensor([len(prompt) for prompt in responses.prompts])
     fed_lengths = responses.lengths - 1  # the last token predicts nothing
     starts = prompt_lengths.unsqueeze(1) + fed_lengths.cumsum(1) - fed_lengths  # (Q, G)

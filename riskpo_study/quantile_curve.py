@@ -57,9 +57,7 @@ def quantile_curve(
     reward, log_prob, length = (_matrix(samples, name) for name in ("reward", "log_prob", "length"))  # (Q, S)
     filled = len(reward) - len(reward) % bundle_size
     if not filled:
-        raise DataError(
-            f"{len(reward)} questions do not fill one bundle of {bundle_size}; evaluate more questions"
-        )
+        raise DataError(f"{len(reward)} questions do not fill one bundle of {bundle_size}; evaluate more questions")
     draws = seeds.generator(seed, "quantile_curve", "bundles")
     order = torch.randperm(len(reward), generator=draws)[:filled]
     pairing = bundles.permutations(filled, reward.shape[1], bundle_size, draws)

@@ -45,9 +45,7 @@ def collect(results: Path, config: Config) -> None:
             try:
                 frame = pd.read_parquet(folder / f"{record}.parquet")
             except FileNotFoundError as error:
-                raise DataError(
-                    f"{folder} has no {record}.parquet: finish the run first (dvc repro)."
-                ) from error
+                raise DataError(f"{folder} has no {record}.parquet: finish the run first (dvc repro).") from error
             frame.insert(0, "algorithm", algorithm)
             frame.insert(1, "seed", seed)
             frames.append(frame)
@@ -72,9 +70,7 @@ def read(results: Path, record: Record, config: Config, base: bool = False) -> p
     frame = pd.read_parquet(path)
     chosen = [run in wanted for run in zip(frame["algorithm"], frame["seed"], strict=True)]
     if not any(chosen):
-        raise DataError(
-            f"records/{path.name} of {results.name} has none of the runs of params.yaml: use dvc repro."
-        )
+        raise DataError(f"records/{path.name} of {results.name} has none of the runs of params.yaml: use dvc repro.")
     return frame[chosen].reset_index(drop=True)
 
 

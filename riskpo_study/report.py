@@ -199,10 +199,11 @@ def compose(config: Config) -> list[Block]:
 
 def _introduction(study: Study) -> str:
     config = study.config
+    runs, confidence = config.runs, 100 * config.evaluation.confidence
     text = (
-        f"Profile `{config.profile}`: {len(config.runs.algorithms)} algorithms, {len(config.runs.seeds)} "
-        f"seeds each, {config.train.steps} training steps. Brackets hold "
-        f"{100 * config.evaluation.confidence:g}% bootstrap intervals; a difference is called higher or lower only where its interval leaves out 0."
+        f"Profile `{config.profile}`: {len(runs.algorithms)} algorithms, {len(runs.seeds)} seeds each, "
+        f"{config.train.steps} training steps. Brackets hold {confidence:g}% bootstrap intervals; a difference is "
+        "called higher or lower only where its interval leaves out 0."
     )
     absent = _absent(study)
     return f"{text} Missing runs, which the numbers leave out: {', '.join(absent)}." if absent else text

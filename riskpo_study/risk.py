@@ -41,9 +41,7 @@ def check_levels(alpha: float, beta: float) -> None:
     check_level(alpha, "alpha")
     check_level(beta, "beta")
     if alpha >= beta:
-        raise ConfigError(
-            f"alpha = {alpha} is not below beta = {beta}; the middle of the distribution would be empty"
-        )
+        raise ConfigError(f"alpha = {alpha} is not below beta = {beta}; the middle of the distribution would be empty")
 
 
 def quantile(scores: Tensor | Sequence[float], level: float) -> Tensor:
@@ -92,9 +90,7 @@ def mvar_advantage(scores: Tensor, q_alpha: Tensor | float, q_beta: Tensor | flo
     return -(1 + omega) * (q_alpha - scores).clamp(min=0) + rvar_g(scores, q_alpha, q_beta)
 
 
-def risk_seeking_advantage(
-    scores: Tensor, q_alpha: Tensor | float, q_beta: Tensor | float, omega: float
-) -> Tensor:
+def risk_seeking_advantage(scores: Tensor, q_alpha: Tensor | float, q_beta: Tensor | float, omega: float) -> Tensor:
     """Advantage that weights the upper tail, `(1+ω)(R−q_β)⁺ + g(R, q_α, q_β)`: shaped as `scores`."""
     return (1 + omega) * (scores - q_beta).clamp(min=0) + rvar_g(scores, q_alpha, q_beta)
 
@@ -173,9 +169,7 @@ class HistogramTracker(QuantileTracker):
             )
         counts = torch.bincount(scores.flatten().long(), minlength=int(self.largest) + 1).double()
         share = counts / counts.sum()
-        self.histogram = (
-            share if self.histogram is None else self.decay * self.histogram + (1 - self.decay) * share
-        )
+        self.histogram = share if self.histogram is None else self.decay * self.histogram + (1 - self.decay) * share
         below = self.histogram.cumsum(0)
         self.values = tuple(float((below >= level - _ROUNDING).int().argmax()) for level in self.levels)
 

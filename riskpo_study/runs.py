@@ -1,8 +1,8 @@
 """A run's folder: who it is (manifest), what it recorded (parquet), where it can go on (checkpoints).
 
-While a run goes on, its records lie in `segments/`, one file for the steps between two checkpoints; `finish` joins them
-to `metrics.parquet`, `evaluations.parquet`, `rollouts.parquet` and `timings.parquet`. A run that was killed and continued
-ends with the same bytes in all but the last, which holds what the clock says.
+While a run goes on, its records lie in `segments/`, one file for the steps between two checkpoints; `finish` joins
+them to `metrics.parquet`, `evaluations.parquet`, `rollouts.parquet` and `timings.parquet`. A run that was killed and
+continued ends with the same bytes in all but the last, which holds what the clock says.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from riskpo_study.errors import RunError
 RECORDS = ("metrics", "evaluations", "rollouts", "timings")
 
 TRAINING_CODE = (
-    "advantages", "algorithms", "bundles", "checkpoints", "diagnostics", "evaluation", "experiment", "log_probs", "policy",
-    "risk", "rollouts/engine", "rollouts/transformers_engine", "runs", "sampling", "seeds", "surrogates",
+    "advantages", "algorithms", "bundles", "checkpoints", "diagnostics", "evaluation", "experiment", "log_probs",
+    "policy", "risk", "rollouts/engine", "rollouts/transformers_engine", "runs", "sampling", "seeds", "surrogates",
     "tasks/countdown", "trainer",
 )  # fmt: skip
 """Modules whose text decides what a run computes: a run is continued with the code that it began with."""
@@ -76,8 +76,8 @@ class RunFolder:
         if manifest is not None and (found := list(differences(self.identity, manifest.get("identity")))):
             if existing == "resume":
                 raise RunError(
-                    f"{self.path} holds another run: {'; '.join(found[:3])}. Choose another folder, or existing='replace' "
-                    "to start over in this one"
+                    f"{self.path} holds another run: {'; '.join(found[:3])}. Choose another folder, or "
+                    "existing='replace' to start over in this one"
                 )
             self._clear()
             manifest = None
@@ -121,7 +121,9 @@ class RunFolder:
         for name in RECORDS:
             segments = sorted(self._segments.glob(f"{name}-*.parquet"))
             with files.atomic(self.path / f"{name}.parquet") as temporary:
-                pd.concat([pd.read_parquet(part) for part in segments], ignore_index=True).to_parquet(temporary, index=False)
+                pd.concat([pd.read_parquet(part) for part in segments], ignore_index=True).to_parquet(
+                    temporary, index=False
+                )
         self._manifest |= {"status": "finished", "wall_seconds": time.monotonic() - self._started}
         self._write_manifest()
         self.finished = True
@@ -190,7 +192,9 @@ def _environment() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        result = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+        result = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() if result.returncode == 0 else None

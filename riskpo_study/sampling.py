@@ -53,15 +53,15 @@ def sample_batches(
         for q, question in enumerate(part):
             for s, text in enumerate(texts[q]):
                 verdict = task.verify(question, text)
-                rows.append(
-                    (question.id, question.difficulty, s, text, verdict.reward, verdict.answer)
-                    + (log_prob[q][s], entropy[q][s], lengths[q][s], "stop" if finished[q][s] else "length")
-                )
+                reason = "stop" if finished[q][s] else "length"
+                judged = question.id, question.difficulty, s, text, verdict.reward, verdict.answer
+                rows.append((*judged, log_prob[q][s], entropy[q][s], lengths[q][s], reason))
         yield pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
 
 
 SAMPLE_COLUMNS = [
-    "question_id", "difficulty", "sample", "response", "reward", "answer", "log_prob", "entropy", "length", "finish_reason",
+    "question_id", "difficulty", "sample", "response", "reward", "answer",
+    "log_prob", "entropy", "length", "finish_reason",
 ]  # fmt: skip
 
 

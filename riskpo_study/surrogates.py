@@ -88,9 +88,7 @@ def reinforce() -> Surrogate:
 
     def surrogate(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor) -> Objective:
         ratio = (log_probs - old).detach().exp()
-        return Objective(
-            log_probs * advantages.unsqueeze(1), ratio, torch.zeros_like(ratio, dtype=torch.int8)
-        )
+        return Objective(log_probs * advantages.unsqueeze(1), ratio, torch.zeros_like(ratio, dtype=torch.int8))
 
     return surrogate
 

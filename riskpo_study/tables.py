@@ -174,9 +174,7 @@ def headline(tidy: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Overall estimates as algorithm → metric → value, for `dvc metrics show`."""
     overall = tidy[tidy["difficulty"] == OVERALL]
     found: dict[str, dict[str, float]] = {}
-    for algorithm, metric, value in zip(
-        overall["algorithm"], overall["metric"], overall["value"], strict=True
-    ):
+    for algorithm, metric, value in zip(overall["algorithm"], overall["metric"], overall["value"], strict=True):
         found.setdefault(algorithm, {})[metric.lower()] = float(f"{value:.6g}")
     return found
 
@@ -195,9 +193,7 @@ def read_parts(path: Path) -> tuple[str, dict[str, pd.DataFrame]]:
     for section in sections:
         title, _, text = section.partition("\n")
         header, _, *rows = (re.split(r" ?(?<!\\)\| ?", line)[1:-1] for line in text.strip().splitlines())
-        parts[title] = pd.DataFrame(
-            [[cell.replace("\\|", "|") for cell in row] for row in rows], columns=header
-        )
+        parts[title] = pd.DataFrame([[cell.replace("\\|", "|") for cell in row] for row in rows], columns=header)
     return note.strip(), parts
 
 

@@ -96,7 +96,9 @@ class Trainer:
         batch = self._collect(step, clock)
         group, kept = batch.generation.tokens.shape[1], batch.kept
         learned, rewards = batch.generation.select(kept), batch.rewards[kept]
-        permutation = bundles.permutations(len(kept), group, self.risk.bundle_size, seeds.generator(self.seed, "bundles", step))
+        permutation = bundles.permutations(
+            len(kept), group, self.risk.bundle_size, seeds.generator(self.seed, "bundles", step)
+        )
         advantages = self.algorithm.estimator(rewards + self._penalty(learned.lengths), permutation)  # (Q, G)
         with clock.phase("update"):
             update = self._update(learned, batch.generation.log_probs[kept], rewards, advantages)
@@ -161,11 +163,16 @@ class Trainer:
                 )
             with clock.phase("verify"):
                 texts = self.policy.decode(part)
-                verdicts = [[self.task.verify(q, text).reward for text in row] for q, row in zip(asked, texts)]
+                verdicts = [
+                    [self.task.verify(question, text).reward for text in row]
+                    for question, row in zip(asked, texts, strict=True)
+                ]
             questions += asked
             parts.append(part)
             rewards = torch.cat([rewards, torch.tensor(verdicts, dtype=torch.float64)])
-            informative = diagnostics.is_right(rewards).any(1) & ~diagnostics.is_right(rewards).all(1)  # 0 < correct < G
+            informative = diagnostics.is_right(rewards).any(1) & ~diagnostics.is_right(rewards).all(
+                1
+            )  # 0 < correct < G
             if not self.algorithm.dynamic_sampling or informative.sum() >= wanted:
                 break
         if self.algorithm.dynamic_sampling:
@@ -181,11 +188,15 @@ class Trainer:
     def _update(self, learned: Responses, old: Tensor, rewards: Tensor, advantages: Tensor) -> dict[str, float]:
         """One optimiser step for each mini-batch of questions; gradients add up over micro-batches."""
         mask = learned.mask  # (Q, G, T)
-        # Every response is scored by the reference only if the loss needs it; a part is enough to measure the divergence.
+        # The loss needs every response scored by the reference; to measure the divergence, a part is enough.
         compared = len(mask) if self.train.kl_coefficient else -(-len(mask) // _KL_SHARE)
         with torch.no_grad():
             reference = self.reference.score(learned.select(torch.arange(compared)), self.train.temperature).log_probs
-        entropies, ratios, clipped = torch.zeros_like(old), torch.ones_like(old), torch.zeros_like(old, dtype=torch.int8)
+        entropies, ratios, clipped = (
+            torch.zeros_like(old),
+            torch.ones_like(old),
+            torch.zeros_like(old, dtype=torch.int8),
+        )
         losses, norms = [], []
         for mini in torch.arange(len(mask)).chunk(self.train.mini_batches):
             weights = surrogates.token_weights(
@@ -198,12 +209,16 @@ class Trainer:
                 scores = self.policy.score(learned.select(rows), self.train.temperature)
                 flat = (scores.log_probs, old[rows], mask[rows])
                 log_probs, old_rows, mask_rows = (tensor.flatten(0, 1) for tensor in flat)
-                objective = self.algorithm.surrogate(log_probs, old_rows, advantages[rows].flatten().to(old.dtype), mask_rows)
+                objective = self.algorithm.surrogate(
+                    log_probs, old_rows, advantages[rows].flatten().to(old.dtype), mask_rows
+                )
                 value = objective.value
                 if self.train.kl_coefficient:
-                    value = value - self.train.kl_coefficient * surrogates.kl_k3(log_probs, reference[rows].flatten(0, 1))
+                    value = value - self.train.kl_coefficient * surrogates.kl_k3(
+                        log_probs, reference[rows].flatten(0, 1)
+                    )
                 part_loss = -(weights[part].flatten(0, 1) * value).sum()
-                part_loss.backward()  # type: ignore[no-untyped-call]
+                part_loss.backward()
                 loss += part_loss.item()
                 entropies[rows] = scores.entropies
                 ratios[rows] = objective.ratio.detach().view_as(mask[rows]).to(ratios.dtype)
@@ -223,13 +238,18 @@ class Trainer:
             **diagnostics.update_metrics(entropies, ratios, clipped, mask, diagnostics.is_right(rewards)),
         }
 
-    def _require_finite(self, loss: float, norm: float, learned: Responses, rewards: Tensor, advantages: Tensor) -> None:
+    def _require_finite(
+        self, loss: float, norm: float, learned: Responses, rewards: Tensor, advantages: Tensor
+    ) -> None:
         if torch.tensor([loss, norm]).isfinite().all():
             return
         step = self.steps_done + 1
         path = self.folder / f"failed-step-{step:06d}.pt"
         batch = {part.name: getattr(learned, part.name) for part in fields(learned)}
-        torch.save({"step": step, "loss": loss, "gradient_norm": norm, "rewards": rewards, "advantages": advantages, **batch}, path)
+        torch.save(
+            {"step": step, "loss": loss, "gradient_norm": norm, "rewards": rewards, "advantages": advantages, **batch},
+            path,
+        )
         raise RunError(
             f"step {step}: the loss is {loss} and the gradient's norm {norm}; training stopped before the update. The "
             f"batch is in {path}. A smaller learning rate (now {self.scheduler.get_last_lr()[0]:g}) is the usual remedy"

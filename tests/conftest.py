@@ -27,7 +27,8 @@ def settings() -> config.Config:
         task=replace(shipped.task, numbers=(2, 3), largest_number=20, largest_target=40, questions=6),
         train=replace(
             shipped.train, steps=4, questions=10, responses=4, mini_batches=2, micro_batch=5, max_new_tokens=8,
-            learning_rate=1e-3, checkpoint_every=2, evaluate_every=2, snapshot_every=2, curve_questions=2, curve_samples=4,
+            learning_rate=1e-3, checkpoint_every=2, evaluate_every=2, snapshot_every=2, curve_questions=2,
+            curve_samples=4,
         ),
     )  # fmt: skip
 

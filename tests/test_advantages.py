@@ -158,9 +158,7 @@ def test_groups_of_one_are_refused(name: str) -> None:
 
 def test_entropic_tends_to_dr_grpo_and_does_not_overflow() -> None:
     rewards = batch(3, binary=False)
-    torch.testing.assert_close(
-        advantages.entropic(rewards, 1e-7), advantages.dr_grpo(rewards), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(advantages.entropic(rewards, 1e-7), advantages.dr_grpo(rewards), rtol=0, atol=1e-6)
     assert advantages.entropic(1e4 * rewards, 8.0).isfinite().all()
 
 
@@ -247,9 +245,7 @@ def test_golden_group_advantages() -> None:
 
 
 def test_gpg_is_exact_in_float64() -> None:
-    rewards = double(
-        [[0, 1], [1, 1], [0, 0], [1, 0], [0, 1], [0, 0], [0, 0]]
-    )  # three informative questions of 7
+    rewards = double([[0, 1], [1, 1], [0, 0], [1, 0], [0, 1], [0, 0], [0, 0]])  # three informative questions of 7
     assert advantages.gpg(rewards)[0, 1].item() == pytest.approx(7 / 3 / 2, rel=1e-15)
 
 
@@ -264,9 +260,7 @@ def test_golden_overlong_penalty() -> None:
 # --- RiskPO ---------------------------------------------------------------------------------------
 
 TRACKED = {"riskpo": advantages.riskpo, "risk_seeking": advantages.risk_seeking}
-shapes = st.tuples(
-    st.integers(1, 3), st.integers(1, 4), st.integers(2, 5), st.integers(0, 2**32)
-)  # N, B, G, seed
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(2, 5), st.integers(0, 2**32))  # N, B, G, seed
 
 
 def draw(n: int, b: int, g: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -387,9 +381,7 @@ def test_expected_update_is_the_gradient_of_the_objective(name: str, baseline: s
     gradient by finite differences equals E[mean over bundles of A ∇ log π] under every baseline.
     """
     alpha, beta = 0.2, 0.8
-    rewards_of = double(
-        [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.5, 1.0]]
-    )  # (question, output), with ties in sums
+    rewards_of = double([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.5, 1.0]])  # (question, output), with ties in sums
     theta = double([[0.3, -0.2], [0.9, 0.1], [-0.5, 0.4], [0.2, 0.6]])
 
     def objective(theta: Tensor) -> float:
@@ -472,9 +464,7 @@ def test_with_binary_rewards_and_random_bundles_every_question_has_the_same_weig
 # --- the released code ----------------------------------------------------------------------------
 
 
-def released_by_loop(
-    rewards: Tensor, size: int, alpha: float, beta: float, weight: float, **options
-) -> Tensor:
+def released_by_loop(rewards: Tensor, size: int, alpha: float, beta: float, weight: float, **options) -> Tensor:
     """The released function's steps, a bundle at a time; a group without variance gives zero."""
     result = torch.empty_like(rewards)
     eps = 1e-6
@@ -576,9 +566,7 @@ def test_released_code_weighs_questions_by_accuracy(setting: str) -> None:
         wide = accuracy.unsqueeze(-1).expand(groups, 5, responses)
         rewards = torch.bernoulli(wide, generator=generator)
         flat = rewards.reshape(-1, responses)
-        advantage = advantages.riskpo_released(
-            flat, 5, 0.2, beta, 1.5, credit=credit, natural_baseline=natural
-        )
+        advantage = advantages.riskpo_released(flat, 5, 0.2, beta, 1.5, credit=credit, natural_baseline=natural)
         own = advantage.view(groups, 5, responses)[:, 0]
         covariance = ((own - own.mean()) * (rewards[:, 0] - p)).mean().item()
         assert covariance / (p * (1 - p)) == pytest.approx(expected[index], rel=0.08)

@@ -62,9 +62,7 @@ TABLE = {
     "rloo": Expected(lambda r, p: advantages.rloo(r), REINFORCE, "sequence_sum"),
     "reinforce_pp": Expected(lambda r, p: advantages.reinforce_pp(r), PPO, "token_mean"),
     "pass_at_k": Expected(lambda r, p: advantages.pass_at_k(r, 4), REINFORCE, "group_sum"),
-    "quantile_baseline": Expected(
-        lambda r, p: advantages.quantile_baseline(r, 0.4), DAPO, "token_mean", True, 0.2
-    ),
+    "quantile_baseline": Expected(lambda r, p: advantages.quantile_baseline(r, 0.4), DAPO, "token_mean", True, 0.2),
     "max_rl": Expected(lambda r, p: advantages.max_rl(r), PPO, "sequence_mean"),
     "focal": Expected(lambda r, p: advantages.focal(r, 1.0), PPO, "sequence_mean"),
     "entropic": Expected(lambda r, p: advantages.entropic(r, 2.0), PPO, "sequence_mean"),
@@ -74,9 +72,7 @@ TABLE = {
         surrogates.token_clip(0.2, 0.2, dual=3.0),
         "token_mean",
     ),
-    "risk_seeking": Expected(
-        first_batch(advantages.risk_seeking), surrogates.sequence_clip(0.2, 0.2), "sequence_mean"
-    ),
+    "risk_seeking": Expected(first_batch(advantages.risk_seeking), surrogates.sequence_clip(0.2, 0.2), "sequence_mean"),
 }
 
 
@@ -101,9 +97,7 @@ def test_the_table_is_complete() -> None:
 def test_preset(name: str) -> None:
     algorithm, expected = build(name, {}, RISK), TABLE[name]
     rewards, permutation = draw()
-    torch.testing.assert_close(
-        algorithm.estimator(rewards, permutation), expected.advantage(rewards, permutation)
-    )
+    torch.testing.assert_close(algorithm.estimator(rewards, permutation), expected.advantage(rewards, permutation))
     assert_same_surrogate(algorithm.surrogate, expected.surrogate)
     assert algorithm.aggregation == expected.aggregation
     assert algorithm.dynamic_sampling is expected.dynamic_sampling
@@ -151,9 +145,7 @@ def test_options_reach_the_advantage(name: str, options: dict[str, Any], advanta
 
 def test_clip_options_reach_the_surrogate() -> None:
     options = {"clip_low": 0.1, "clip_high": 0.4, "clip_dual": 2}
-    assert_same_surrogate(
-        build("riskpo_released", options, RISK).surrogate, surrogates.token_clip(0.1, 0.4, 2.0)
-    )
+    assert_same_surrogate(build("riskpo_released", options, RISK).surrogate, surrogates.token_clip(0.1, 0.4, 2.0))
     gspo = {"clip_low": 3e-4, "clip_high": 4e-4}
     assert_same_surrogate(build("riskpo", gspo, RISK).surrogate, surrogates.sequence_clip(3e-4, 4e-4))
 

@@ -157,7 +157,5 @@ def test_a_failed_save_leaves_the_old_model(tmp_path, monkeypatch):
 
 
 def test_a_head_of_odd_width_is_refused_by_name(tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"base_model\.width = 36 must be an even multiple of base_model\.heads = 4"
-    ):
+    with pytest.raises(ConfigError, match=r"base_model\.width = 36 must be an even multiple of base_model\.heads = 4"):
         pretrain(TASK, replace(CONFIG, width=36), tmp_path / "model", progress=False)

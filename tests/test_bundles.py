@@ -12,9 +12,7 @@ from torch import Tensor
 from riskpo_study import advantages, bundles, risk
 from riskpo_study.errors import ConfigError
 
-shapes = st.tuples(
-    st.integers(1, 4), st.integers(1, 4), st.integers(2, 6), st.integers(0, 2**32)
-)  # N, B, G, seed
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(2, 6), st.integers(0, 2**32))  # N, B, G, seed
 
 
 def draw(n: int, b: int, g: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -254,9 +254,7 @@ def test_command_line_explains_itself(
     assert config.load().profile == "smoke"
 
 
-@pytest.mark.parametrize(
-    "file", [CONF / "config.yaml", *(CONF / "profile").glob("*.yaml")], ids=lambda file: file.stem
-)
+@pytest.mark.parametrize("file", [CONF / "config.yaml", *(CONF / "profile").glob("*.yaml")], ids=lambda file: file.stem)
 def test_every_key_has_a_comment_above(file: Path) -> None:
     lines = file.read_text().splitlines()
     sections = {"task:", "base_model:", "train:", "evaluation:"} if file.parent.name == "profile" else set()

@@ -116,9 +116,7 @@ def test_order_and_grouping_do_not_matter_to_the_answer(one, other):
     assert canonical(parse(one)) == canonical(parse(other))
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [("3 - 7", "7 - 3"), ("2 * (3 + 4)", "2 * 3 + 4"), ("1 + 2 - 2", "1")]
-)
+@pytest.mark.parametrize(("one", "other"), [("3 - 7", "7 - 3"), ("2 * (3 + 4)", "2 * 3 + 4"), ("1 + 2 - 2", "1")])
 def test_different_answers_stay_different(one, other):
     assert canonical(parse(one)) != canonical(parse(other))
 
@@ -181,9 +179,7 @@ def test_hostile_responses_do_not_parse_and_cost_nothing(response):
     assert time.perf_counter() - started < 0.5
 
 
-@pytest.mark.parametrize(
-    "response", ["9" * 256, "9*" * 127 + "9", "1/" * 127 + "0", "(" * 127 + "1" + ")" * 127]
-)
+@pytest.mark.parametrize("response", ["9" * 256, "9*" * 127 + "9", "1/" * 127 + "0", "(" * 127 + "1" + ")" * 127])
 def test_the_longest_expressions_parse(response):
     verdict = countdown().verify(question(10, 3, 7), response)
     assert verdict.reward == 0.0
@@ -286,9 +282,7 @@ def test_every_rational_path_to_a_target_can_be_drawn():
 
 def test_too_few_problems_are_refused_by_name():
     task = countdown(numbers=(2,), largest_number=3, questions=50)
-    with pytest.raises(
-        ConfigError, match=r"held_out problems with 2 numbers, of 50 wanted.*largest_number = 3 "
-    ):
+    with pytest.raises(ConfigError, match=r"held_out problems with 2 numbers, of 50 wanted.*largest_number = 3 "):
         task.questions("held_out")
     with pytest.raises(ConfigError, match="training problems with 2 numbers, of 1000 wanted"):
         task.sample(1000, seeded())

@@ -111,9 +111,7 @@ def test_maj_at_k_equals_a_simulation() -> None:
     for k in (4, 16):
         wins = []
         for _ in range(6000):
-            votes = Counter(
-                a for a in generator.choice(np.array(answers, dtype=object), k, replace=False) if a
-            )
+            votes = Counter(a for a in generator.choice(np.array(answers, dtype=object), k, replace=False) if a)
             tied = [a for a, count in votes.items() if count == max(votes.values())]
             wins.append(("a" in tied) / max(len(tied), 1))
         exact = evaluation.maj_at_k(answers, [a == "a" for a in answers], k)

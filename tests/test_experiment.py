@@ -40,7 +40,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def long(settings):
     """Twelve steps, so that there are moments to be killed at."""
-    return replace(settings, train=replace(settings.train, steps=12, checkpoint_every=2, evaluate_every=3, snapshot_every=6))
+    return replace(
+        settings, train=replace(settings.train, steps=12, checkpoint_every=2, evaluate_every=3, snapshot_every=6)
+    )
 
 
 def child(settings, base_model, folder, tmp_path):
@@ -131,7 +133,9 @@ def test_a_folder_of_another_configuration_is_refused_by_name_or_replaced(settin
     folder = train(settings, "grpo", 0, base_model, tmp_path / "run")
     other = replace(settings, train=replace(settings.train, learning_rate=5e-4))
     before = contents(folder)
-    with pytest.raises(RunError, match="holds another run: train.learning_rate is 0.0005 here and 0.001 there.*replace"):
+    with pytest.raises(
+        RunError, match="holds another run: train.learning_rate is 0.0005 here and 0.001 there.*replace"
+    ):
         train(other, "grpo", 0, base_model, folder)
     with pytest.raises(RunError, match="seed is 1 here and 0 there"):
         train(settings, "grpo", 1, base_model, folder)
@@ -172,9 +176,9 @@ def test_an_unwritable_folder_is_named(settings, base_model, tmp_path):
         train(settings, "grpo", 0, base_model, tmp_path / "results" / "run")
 
 
-FULL = CHILD.replace("import sys, torch", "import sys, torch, resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n").replace(
-    "train(config", "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\ntrain(config"
-)
+FULL = CHILD.replace(
+    "import sys, torch", "import sys, torch, resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+).replace("train(config", "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\ntrain(config")
 
 
 def test_a_full_disk_stops_the_run_with_a_clear_error_and_it_continues_later(long, base_model, tmp_path, monkeypatch):
@@ -184,7 +188,9 @@ def test_a_full_disk_stops_the_run_with_a_clear_error_and_it_continues_later(lon
     interrupted(long, base_model, folder, monkeypatch)
     path = tmp_path / "settings.yaml"
     path.write_text(yaml.safe_dump(long.as_dict()))
-    full = subprocess.run([sys.executable, "-c", FULL, str(path), str(base_model), str(folder)], capture_output=True, text=True)
+    full = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), str(base_model), str(folder)], capture_output=True, text=True
+    )
     assert full.returncode != 0 and "RunError: cannot write" in full.stderr and "Free space there" in full.stderr
     train(long, "riskpo", 0, base_model, folder)
     assert contents(folder) == contents(whole)

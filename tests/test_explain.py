@@ -72,8 +72,7 @@ def test_the_covariances_differ_by_the_tail_terms(policy):
 
 def test_which_objective_keeps_more_entropy_depends_on_the_policy():
     worst, best = (
-        explain.one_update(explain.REWARDS, explain.POLICIES[policy], PAPER, 0.02)[1]
-        for policy in explain.POLICIES
+        explain.one_update(explain.REWARDS, explain.POLICIES[policy], PAPER, 0.02)[1] for policy in explain.POLICIES
     )
     assert worst.loc["MVaR", "entropy"] > worst.loc["mean", "entropy"] and worst.loc["MVaR", "ωL + U"] > 0
     assert best.loc["MVaR", "entropy"] < best.loc["mean", "entropy"] and best.loc["MVaR", "ωL + U"] < 0
@@ -85,9 +84,7 @@ def test_weight_is_what_a_right_answer_adds_to_the_expected_advantage():
     for outcome in itertools.product((0, 1), repeat=4):
         chance = math.prod(p if right else 1 - p for p, right in zip(others.tolist(), outcome, strict=True))
         law[sum(outcome)] += chance
-        wrong, right = risk.mvar_advantage(
-            torch.tensor([sum(outcome), sum(outcome) + 1.0]), 1.0, 3.0, 0.5
-        ).tolist()
+        wrong, right = risk.mvar_advantage(torch.tensor([sum(outcome), sum(outcome) + 1.0]), 1.0, 3.0, 0.5).tolist()
         expected += chance * (right - wrong)
     assert explain.marginal_weights(law, 1.0, 3.0, 0.5).item() == pytest.approx(expected)
     assert explain.marginal_weights(law, 0.0, 5.0, 0.5).item() == pytest.approx(1)  # nothing is in a tail
@@ -98,9 +95,7 @@ def test_bundled_at_random_the_weight_is_the_slope_of_the_objective_in_the_mean_
     """The finding: MVaR = φ(mean accuracy); whatever its own accuracy, a question has the weight φ′/B."""
     step = 1e-6
     law = explain.binomial(5, mean)
-    slope = (exact_mvar(explain.binomial(5, mean + step)) - exact_mvar(explain.binomial(5, mean - step))) / (
-        2 * step
-    )
+    slope = (exact_mvar(explain.binomial(5, mean + step)) - exact_mvar(explain.binomial(5, mean - step))) / (2 * step)
     weight = explain.marginal_weights(explain.binomial(4, mean), *quantiles(law), PAPER.omega).item()
     assert weight == pytest.approx(slope / 5, rel=1e-6)
 
@@ -118,9 +113,7 @@ def test_the_library_gives_questions_the_weights_that_theory_predicts(alike):
         within = part == index
         theory = (expected * variance)[within].sum() / variance[within].sum()
         assert measured[index].item() == pytest.approx(theory.item(), abs=0.06)
-    assert (
-        measured[0] - measured[-1] > 0.5
-    ) == alike  # only alike bundles tell easy questions from hard ones
+    assert (measured[0] - measured[-1] > 0.5) == alike  # only alike bundles tell easy questions from hard ones
 
 
 def test_the_figure_is_the_same_to_the_byte(tmp_path):

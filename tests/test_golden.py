@@ -31,11 +31,7 @@ NOT_OURS = {
 
 def leaves(outputs: dict[str, Any]) -> set[str]:
     """The keys that hold numbers, however deep."""
-    return {
-        leaf
-        for key, value in outputs.items()
-        for leaf in (leaves(value) if isinstance(value, dict) else [key])
-    }
+    return {leaf for key, value in outputs.items() for leaf in (leaves(value) if isinstance(value, dict) else [key])}
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry["name"] for entry in ENTRIES])

@@ -30,9 +30,7 @@ def test_records_of_every_model(small, base_model, task, tmp_path):
         assert of_step.groupby("question_id", sort=False).size().to_dict() == dict.fromkeys(held_out, n)
         again = counted[counted["step"] == step].drop(columns="step").reset_index(drop=True)
         pd.testing.assert_frame_equal(counts(of_step), again)
-        expected = quantile_curve(
-            of_step, 5, small.evaluation.quantile_levels, 100, 0.95, derive(0, "held_out", step)
-        )
+        expected = quantile_curve(of_step, 5, small.evaluation.quantile_levels, 100, 0.95, derive(0, "held_out", step))
         shown = curve[curve["step"] == step].drop(columns="step").reset_index(drop=True)
         pd.testing.assert_frame_equal(expected, shown)
     two, four = (samples[(samples["step"] == step) & (samples["sample"] < 16)] for step in (2, 4))
@@ -43,8 +41,7 @@ def test_the_same_seed_gives_the_same_bytes(small, base_model, tmp_path):
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         evaluate(small, {0: base_model}, tmp_path / name, seed)
     one, same, other = (
-        [(tmp_path / name / f"{r}.parquet").read_bytes() for r in RECORDS]
-        for name in ("one", "same", "other")
+        [(tmp_path / name / f"{r}.parquet").read_bytes() for r in RECORDS] for name in ("one", "same", "other")
     )
     assert one == same
     assert all(ours != theirs for ours, theirs in zip(one, other, strict=True))
@@ -74,9 +71,7 @@ def test_saved_models_of_a_run_and_of_the_base_model(settings, project):
 
 
 def test_a_run_without_its_last_model_is_refused(settings, project):
-    with pytest.raises(
-        RunError, match=r"grpo-0 is no finished run of 4 steps: it has no snapshots\. Train it"
-    ):
+    with pytest.raises(RunError, match=r"grpo-0 is no finished run of 4 steps: it has no snapshots\. Train it"):
         saved_models(settings, "grpo", 0)
     (project / "runs" / "grpo-0" / "snapshots" / "step-000002").mkdir(parents=True)
     with pytest.raises(RunError, match=r"its snapshots are of steps \[2\]"):
@@ -89,9 +84,7 @@ def test_an_unknown_algorithm_is_refused_by_name(settings, project):
 
 
 def test_pass_table():
-    frame = pd.DataFrame(
-        {"step": [0, 0, 5, 5], "difficulty": [3, 3, 3, 4], "n": [2, 2, 4, 4], "correct": [0, 1, 1, 4]}
-    )
+    frame = pd.DataFrame({"step": [0, 0, 5, 5], "difficulty": [3, 3, 3, 4], "n": [2, 2, 4, 4], "correct": [0, 1, 1, 4]})
     table = pass_table(frame, (1, 2, 4))
     assert table.index.tolist() == [(0, 3), (5, 3), (5, 4)]
     assert table["questions"].tolist() == [2, 1, 1] and table["samples"].tolist() == [2, 4, 4]

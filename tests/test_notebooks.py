@@ -132,12 +132,7 @@ def test_quickstart_runs_in_the_folder_of_the_notebooks(project: Path) -> None:
     figures = project / "results" / "test" / "figures" / "00_quickstart"
     assert {file.name for file in figures.iterdir()} == {"advantage.svg", "advantage.png"}
     assert "accuracy 0.4" in (figures / "advantage.svg").read_text()
-    kinds = {
-        kind
-        for cell in executed.cells
-        for output in cell.get("outputs", [])
-        for kind in output.get("data", {})
-    }
+    kinds = {kind for cell in executed.cells for output in cell.get("outputs", []) for kind in output.get("data", {})}
     assert {
         "image/png",
         "application/vnd.jupyter.widget-view+json",
@@ -145,8 +140,6 @@ def test_quickstart_runs_in_the_folder_of_the_notebooks(project: Path) -> None:
 
 
 def test_a_notebook_stops_at_a_parameter_it_does_not_have(project: Path) -> None:
-    with pytest.raises(
-        PapermillExecutionError, match="no parameter algoritm; choose of algorithm, seed, existing"
-    ):
+    with pytest.raises(PapermillExecutionError, match="no parameter algoritm; choose of algorithm, seed, existing"):
         execute(project, "02_train", algoritm="grpo")
     assert not (project / "results").exists()

@@ -59,10 +59,7 @@ def third_party(packages: set[str]) -> set[str]:
         *(file.stem for folder in ("tests", "benchmarks") for file in (ROOT / folder).glob("*.py")),
     }
     found = packages_distributions()
-    return {
-        canonicalize_name(found.get(name, [name])[0])
-        for name in packages - local - set(sys.stdlib_module_names)
-    }
+    return {canonicalize_name(found.get(name, [name])[0]) for name in packages - local - set(sys.stdlib_module_names)}
 
 
 def names(requirements: list[Requirement]) -> set[str]:
@@ -105,9 +102,7 @@ def test_conda_environment_is_the_same_set() -> None:
     python = next(line for line in packages if line.startswith("python="))
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.partition("=")[2])
     assert not {canonicalize_name(line.partition("=")[0]) for line in packages} & names(DECLARED)
-    assert pip == {
-        "pip": ["--constraint constraints.txt", f"--editable .[{','.join(sorted(EXTRAS, key=order))}]"]
-    }
+    assert pip == {"pip": ["--constraint constraints.txt", f"--editable .[{','.join(sorted(EXTRAS, key=order))}]"]}
 
 
 def order(extra: str) -> int:
@@ -129,17 +124,13 @@ def test_library_needs_its_core_dependencies_alone() -> None:
 
 def test_notebooks_tests_and_benchmarks_import_what_is_declared() -> None:
     scripts = [*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
-    sources = [file.read_text() for file in scripts] + [
-        code(file) for file in (ROOT / "notebooks").glob("*.ipynb")
-    ]
+    sources = [file.read_text() for file in scripts] + [code(file) for file in (ROOT / "notebooks").glob("*.ipynb")]
     used = third_party({name for source in sources for name in imports(source, when_loaded=False)})
     assert used - PEERS <= names(DECLARED)
 
 
 def test_library_starts_without_notebook_pipeline_and_gpu_packages() -> None:
-    modules = [
-        ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in MODULES if file.stem != "__init__"
-    ]
+    modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in MODULES if file.stem != "__init__"]
     heavy = ["dvc", "hydra", "omegaconf", "papermill", "vllm", "IPython"]
     script = f"import sys\nfor m in {modules}: __import__(m)\nprint([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
@@ -169,9 +160,7 @@ def test_unfit_python_gets_one_clear_line(tmp_path: Path, fake: str, message: st
         (tmp_path / name).touch()
     (tmp_path / "fake").write_text(f"#!/bin/sh\n{fake}\n")
     (tmp_path / "fake").chmod(0o755)
-    result = subprocess.run(
-        ["make", "install", "PYTHON=./fake"], cwd=tmp_path, capture_output=True, text=True
-    )
+    result = subprocess.run(["make", "install", "PYTHON=./fake"], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2
     assert [line for line in result.stderr.splitlines() if not line.startswith("make")] == [message]
 

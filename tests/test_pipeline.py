@@ -153,9 +153,7 @@ def test_git_holds_what_is_not_cached() -> None:
 
 def test_figures_need_only_what_git_holds() -> None:
     """Everything that `make figures` runs again depends on records and other figures alone."""
-    held = {
-        path for stage in STAGES for path, options in outputs(stage).items() if not options.get("cache", True)
-    }
+    held = {path for stage in STAGES for path, options in outputs(stage).items() if not options.get("cache", True)}
     targets = re.search(r"^FIGURES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert targets
     for stage in targets[1].split():
@@ -204,9 +202,7 @@ def test_dvc_reads_the_stages_of_each_profile(project: Path, profile: str) -> No
 
 def test_dvc_draws_the_pipeline(project: Path) -> None:
     profiles.compose("smoke", project / "params.yaml")
-    drawn = subprocess.run(
-        [*DVC, "dag", "--dot"], cwd=project, capture_output=True, text=True, check=True
-    ).stdout
+    drawn = subprocess.run([*DVC, "dag", "--dot"], cwd=project, capture_output=True, text=True, check=True).stdout
     edges = set(re.findall(r'"([\w@-]+)" -> "([\w@-]+)"', drawn))
     assert ("base_model@smoke", "train@smoke-riskpo-0") in edges
     assert ("train@smoke-riskpo-0", "evaluate@smoke-riskpo-0") in edges
@@ -231,9 +227,9 @@ def digest(path: Path) -> str:
 def test_committed_results_come_from_the_committed_code(tmp_path: Path) -> None:
     """Every file in git that dvc.lock names, and every parameter, is as it was when the stage ran."""
     locked = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    in_git = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\n")
+    in_git = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     stale = []
     for name, entry in locked.items():

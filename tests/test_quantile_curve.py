@@ -84,9 +84,7 @@ def test_agrees_with_breaking_ties_at_random():
             ordered = values[np.lexsort((draws.uniform(size=n), score))]
             for index, level in enumerate(levels):
                 edges = np.arange(n + 1) / n
-                share = np.clip(
-                    np.minimum(edges[1:], level + WINDOW) - np.maximum(edges[:-1], level - WINDOW), 0, None
-                )
+                share = np.clip(np.minimum(edges[1:], level + WINDOW) - np.maximum(edges[:-1], level - WINDOW), 0, None)
                 means[index] += share @ ordered / share.sum() / 3000
         assert found[name].to_numpy() == pytest.approx(means, abs=0.01)
 
@@ -100,13 +98,9 @@ def test_questions_that_do_not_fill_a_bundle_are_left_out():
 def test_the_interval_is_that_of_resampled_groups_of_questions():
     frame = samples(questions=60, n=8)
     found = curve(frame, resamples=4000)
-    assert (found["log_prob_low"] < found["log_prob"]).all() and (
-        found["log_prob"] < found["log_prob_high"]
-    ).all()
+    assert (found["log_prob_low"] < found["log_prob"]).all() and (found["log_prob"] < found["log_prob_high"]).all()
     narrow = curve(frame, resamples=4000, confidence=0.5)
-    assert (
-        (narrow["log_prob_high"] - narrow["log_prob_low"]) < (found["log_prob_high"] - found["log_prob_low"])
-    ).all()
+    assert ((narrow["log_prob_high"] - narrow["log_prob_low"]) < (found["log_prob_high"] - found["log_prob_low"])).all()
     more = curve(samples(questions=600, n=8), resamples=1000)
     shrunk = (more["log_prob_high"] - more["log_prob_low"]) / (found["log_prob_high"] - found["log_prob_low"])
     assert 0.15 < shrunk.median() < 0.6  # about 1/√10
@@ -117,9 +111,7 @@ def test_the_interval_covers_the_truth():
     truth = curve(samples(questions=4000, n=8, seed=99), levels=(0.5,), resamples=2)["log_prob"].item()
     covered = 0
     for seed in range(100):
-        found = curve(
-            samples(questions=100, n=8, seed=seed), levels=(0.5,), resamples=300, confidence=0.9, seed=seed
-        )
+        found = curve(samples(questions=100, n=8, seed=seed), levels=(0.5,), resamples=300, confidence=0.9, seed=seed)
         covered += found["log_prob_low"].item() <= truth <= found["log_prob_high"].item()
     assert 78 <= covered <= 98
 

@@ -33,9 +33,7 @@ def results(study: config.Config, tmp_path: Path) -> Path:
 def test_every_run_is_there_in_the_order_of_the_configuration(results: Path, study: config.Config) -> None:
     metrics = records.read(results, "metrics", study)
     assert list(metrics.columns) == ["algorithm", "seed", "step", "of"]
-    assert list(metrics["of"]) == [
-        f"runs/{a}-{s}" for a in ("riskpo", "grpo") for s in (0, 1) for _ in range(2)
-    ]
+    assert list(metrics["of"]) == [f"runs/{a}-{s}" for a in ("riskpo", "grpo") for s in (0, 1) for _ in range(2)]
     assert (metrics["of"] == "runs/" + metrics["algorithm"] + "-" + metrics["seed"].astype(str)).all()
 
 
@@ -60,9 +58,7 @@ def test_only_the_runs_of_the_configuration_are_read(results: Path, study: confi
 def test_the_same_records_give_the_same_bytes(results: Path, study: config.Config) -> None:
     before = [(results / "records" / f"{record}.parquet").read_bytes() for record in get_args(records.Record)]
     records.collect(results, study)
-    assert before == [
-        (results / "records" / f"{record}.parquet").read_bytes() for record in get_args(records.Record)
-    ]
+    assert before == [(results / "records" / f"{record}.parquet").read_bytes() for record in get_args(records.Record)]
 
 
 def test_a_missing_record_is_named(results: Path, study: config.Config) -> None:

@@ -316,9 +316,7 @@ def test_golden_theorem_2(case: str) -> None:
 # --- tracking -------------------------------------------------------------------------------------
 
 
-def trajectory(
-    batches: list[list[float]], level: float, largest: float, step: float, start: float
-) -> list[float]:
+def trajectory(batches: list[list[float]], level: float, largest: float, step: float, start: float) -> list[float]:
     tracker = risk.QuantileTracker([level], largest, step, [start])
     values = [start]
     for batch in batches:
@@ -389,9 +387,7 @@ def test_first_batch_starts_the_tracker_and_the_default_step_is_a_tenth_of_the_r
     assert tracker.values == pytest.approx((1 + 0.5 * (0.2 - 1 / 6), 3 + 0.5 * (0.8 - 3 / 6)))
 
 
-@given(
-    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=6), st.floats(0, 0.99)
-)
+@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=6), st.floats(0, 0.99))
 def test_histogram_tracker_equals_a_loop(batches, decay) -> None:
     tracker = risk.HistogramTracker([0.2, 0.8], 5, decay)
     average = [0.0] * 6

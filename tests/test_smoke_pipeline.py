@@ -55,9 +55,7 @@ def _make(folder: Path, *arguments: str) -> str:
 
 def _commit(folder: Path) -> None:
     _execute(folder, "git", "add", "--all")
-    _execute(
-        folder, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "state"
-    )
+    _execute(folder, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "state")
 
 
 def _stages_to_run(folder: Path) -> set[str]:
@@ -89,9 +87,7 @@ def test_smoke_pipeline_from_parameters_to_report(copy: Path) -> None:
     evaluations = {"evaluate@smoke-grpo-0", "evaluate@smoke-riskpo-0", "evaluate_base@smoke"}
     assert _stages_to_run(copy) == evaluations | {"passk@smoke", "report@smoke"}
     (copy / "params.yaml").write_text(parameters.replace("  riskpo: {}\n", "  riskpo:\n    step: 0.2\n"))
-    trained = {
-        stage for stage in _stages_to_run(copy) if stage.startswith(("base_model", "train", "evaluate"))
-    }
+    trained = {stage for stage in _stages_to_run(copy) if stage.startswith(("base_model", "train", "evaluate"))}
     assert trained == {"train@smoke-riskpo-0"}
     (copy / "params.yaml").write_text(parameters)
 

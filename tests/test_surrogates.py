@@ -198,9 +198,7 @@ def test_weights_of_any_mask() -> None:
 
 
 def test_unknown_aggregation_is_named() -> None:
-    with pytest.raises(
-        ConfigError, match="aggregation = 'mean' is unknown; choose sequence_mean, token_mean"
-    ):
+    with pytest.raises(ConfigError, match="aggregation = 'mean' is unknown; choose sequence_mean, token_mean"):
         surrogates.token_weights("mean", torch.ones(2, 3), 3, 2)
 
 

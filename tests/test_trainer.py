@@ -37,7 +37,9 @@ def weights(trainer):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_algorithm_moves_every_parameter_and_leaves_the_reference_alone(name, base_model, settings, task, tmp_path):
+def test_every_algorithm_moves_every_parameter_and_leaves_the_reference_alone(
+    name, base_model, settings, task, tmp_path
+):
     trainer = make_trainer(base_model, settings, Generous(task), tmp_path, name)
     before = [parameter.detach().clone() for parameter in trainer.policy.model.parameters()]
     reference = [parameter.detach().clone() for parameter in trainer.reference.model.parameters()]
@@ -54,7 +56,9 @@ def test_gradients_do_not_depend_on_the_micro_batch(name, base_model, settings, 
     """One plain SGD step from the same rollouts: whole mini-batch at once, or in parts of 1, 2 and 3 questions."""
     results = []
     for micro in (10, 3, 2, 1):
-        trainer = make_trainer(base_model, settings, Generous(task), tmp_path, name, micro_batch=micro, mini_batches=1, max_grad_norm=1e9)
+        trainer = make_trainer(
+            base_model, settings, Generous(task), tmp_path, name, micro_batch=micro, mini_batches=1, max_grad_norm=1e9
+        )
         trainer.optimizer = torch.optim.SGD(trainer.policy.model.parameters(), lr=1.0)
         trainer.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.optimizer, 1.0)
         before = weights(trainer)
@@ -83,7 +87,9 @@ def test_state_dict_continues_the_very_same_run(base_model, settings, task, tmp_
     straight.policy.save(tmp_path / "model")
     expected = straight.step()
 
-    resumed = make_trainer(tmp_path / "model", settings, Generous(task), tmp_path, "riskpo", schedule="cosine", warmup_steps=2)
+    resumed = make_trainer(
+        tmp_path / "model", settings, Generous(task), tmp_path, "riskpo", schedule="cosine", warmup_steps=2
+    )
     resumed.reference = straight.reference
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert resumed.step().metrics == pytest.approx(expected.metrics, nan_ok=True, rel=0, abs=0)
@@ -106,7 +112,9 @@ def test_metrics_agree_with_the_rollouts(base_model, settings, task, tmp_path):
     scores = bundle.reward.sum()
     lower = (metrics["quantile/alpha"] - scores).clip(lower=0)
     log_probs = bundle.log_prob.sum()
-    assert metrics["covariance/lower"] == pytest.approx(((log_probs - log_probs.mean()) * (lower - lower.mean())).mean())
+    assert metrics["covariance/lower"] == pytest.approx(
+        ((log_probs - log_probs.mean()) * (lower - lower.mean())).mean()
+    )
     assert metrics["region/lower"] + metrics["region/middle"] + metrics["region/upper"] == pytest.approx(1)
     assert metrics["ratio/mean"] == pytest.approx(1, abs=0.2) and metrics["kl/base"] == pytest.approx(0, abs=1e-6)
 

@@ -31,7 +31,7 @@ class Engine(Protocol):
         max_new_tokens: int,
         generator: torch.Generator,
     ) -> Generation:
-        """Draw n responses of at most `max_new_tokens` tokens to each prompt; the same generator gives the same tokens."""
+        """n responses of at most `max_new_tokens` tokens to each prompt; the same generator gives the same tokens."""
         ...
 
     def sync(self, policy: Policy) -> None:

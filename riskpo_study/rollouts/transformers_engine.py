@@ -48,7 +48,11 @@ class TransformersEngine:
         cache = DynamicCache(config=model.config)
         positions = (attention.cumsum(1) - 1).clamp(min=0)
         output = model(
-            input_ids=input_ids, attention_mask=attention, position_ids=positions, past_key_values=cache, logits_to_keep=1
+            input_ids=input_ids,
+            attention_mask=attention,
+            position_ids=positions,
+            past_key_values=cache,
+            logits_to_keep=1,
         )
         logits = output.logits[:, -1].repeat_interleave(n, 0)
         cache.batch_repeat_interleave(n)

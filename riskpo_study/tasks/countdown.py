@@ -246,9 +246,7 @@ class Countdown:
             clean_up_tokenization_spaces=False,
         )
 
-    def _mixture(
-        self, n: int, sizes: Collection[int], generator: torch.Generator, *, distinct: bool
-    ) -> list[_Solved]:
+    def _mixture(self, n: int, sizes: Collection[int], generator: torch.Generator, *, distinct: bool) -> list[_Solved]:
         """``n`` of the training split in random order; chance decides which sizes get the remainder."""
         shuffled = [list(sizes)[i] for i in torch.randperm(len(sizes), generator=generator).tolist()]
         mixture: list[_Solved] = []
@@ -257,9 +255,7 @@ class Countdown:
             mixture += self._take(share, size, "training", generator, distinct=distinct)
         return [mixture[i] for i in torch.randperm(n, generator=generator).tolist()]
 
-    def _take(
-        self, n: int, size: int, split: str, generator: torch.Generator, *, distinct: bool
-    ) -> list[_Solved]:
+    def _take(self, n: int, size: int, split: str, generator: torch.Generator, *, distinct: bool) -> list[_Solved]:
         """The first ``n`` random expressions of the split, with ``distinct`` the first of each problem."""
         found: dict[Hashable, _Solved] = {}
         fruitless = 0

@@ -1,0 +1,89 @@
+# `make help` lists the targets. Everything runs in .venv, with the versions of constraints.txt.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PROFILE ?= quick# a file of conf/profile
+JOBS ?= 2# training runs at a time
+PYTHON ?= python3# 3.11 or newer, makes .venv
+
+INSTALLED := .venv/.installed
+FIGURES := quickstart entropy quantile_logprob passk report compare
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# DVC runs one stage at a time, but several of its processes may work on separate stages: so the runs are trained side
+# by side, and the last call finds that done. Stopped at any moment, it goes on from the checkpoints when called again.
+repro: params.yaml ## Train and analyse everything: make repro PROFILE=quick (default), smoke, study
+	dvc repro base_model
+	dvc stage list --name-only | sed -n 's/^train@\(.*\)/& evaluate@\1/p; /^evaluate_base@/p; /^quickstart@/p' | \
+		xargs -P $(JOBS) -L 1 dvc --wait-for-lock repro --quiet --single-item
+	dvc repro
+	@sed -n 1p results/$(PROFILE)/tables/07_compare/against_reference.md
+	@echo "The report is in results/$(PROFILE)/report.html and report.md."
+
+smoke: ## The whole pipeline with everything tiny, in a minute or two
+	$(MAKE) repro PROFILE=smoke
+
+study: ## The whole study: all algorithms, three seeds; hours
+	$(MAKE) repro PROFILE=study
+
+figures: params.yaml ## Figures, tables and report of PROFILE again from the committed records, without training
+	dvc repro --single-item --force $(FIGURES)
+
+reference: params.yaml ## Make the present tables of PROFILE the reference that later runs are compared with
+	python -m riskpo_study.compare --accept
+	dvc repro --single-item --force compare
+
+status: $(INSTALLED) ## What is out of date
+	dvc status
+
+lab: $(INSTALLED) ## Explore the notebooks in JupyterLab
+	jupyter lab notebooks
+
+test: $(INSTALLED) ## The test suite, with the smoke pipeline end to end
+	OMP_NUM_THREADS=1 pytest -n 2
+
+lint: $(INSTALLED) ## Check style and formatting
+	ruff check
+	ruff format --check
+
+types: $(INSTALLED) ## Check types
+	mypy
+
+format: $(INSTALLED) ## Format the code, strip the notebooks' outputs
+	ruff format
+	ruff check --fix
+	nbstripout notebooks/*.ipynb
+
+bench: $(INSTALLED) ## Time a training step against TRL, and the advantages
+	python benchmarks/train_step.py
+	python benchmarks/advantages.py
+
+install: $(INSTALLED) ## Make .venv and install the tested versions
+
+clean: ## Remove tool caches, executed notebooks and smoke results; keeps .venv, records and the DVC cache
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache dvc_plots results/*/notebooks results/smoke
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: repro smoke study figures reference status lab test lint types format bench install clean help
+
+# Composed when conf/ is newer or another profile is asked for; until then edits made in params.yaml itself stay.
+ifneq ($(shell sed -n 's/^profile: //p' params.yaml),$(strip $(PROFILE)))
+.PHONY: params.yaml
+endif
+params.yaml: $(wildcard conf/*.yaml conf/profile/*.yaml) | $(INSTALLED)
+	python -m riskpo_study.profiles $(PROFILE)
+
+$(INSTALLED): pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv; the first time takes some minutes."
+	python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,pipeline,dev]' -c constraints.txt
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true). Name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "'$(PYTHON)' lacks the venv module. Install it (Debian, Ubuntu: apt install python3-venv), or name another Python: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
