@@ -53,7 +53,7 @@ types: $(INSTALLED) ## Check types
 format: $(INSTALLED) ## Format the code, strip the notebooks' outputs
 	ruff format
 	ruff check --fix
-	nbstripout notebooks/*.ipynb
+	nbstripout --keep-id notebooks/*.ipynb
 
 bench: $(INSTALLED) ## Time a training step against TRL, and the advantages
 	python benchmarks/train_step.py

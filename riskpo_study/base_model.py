@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
-from tqdm.auto import trange
+from tqdm import trange
 
 from riskpo_study.errors import ConfigError
 from riskpo_study.files import atomic

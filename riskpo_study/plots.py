@@ -229,7 +229,7 @@ def quantiles(
             labels=list(regions.values()),
             lw=0,
         )
-        upper.set_title(_folded(f"{names.get(str(algorithm), algorithm)}, seed {run['seed'].iloc[0]}"))
+        upper.set_title(_folded(names.get(str(algorithm), str(algorithm)), len(tracked) + 1))
         lower.set(xlabel="training step", ylim=(0, 1), xlim=(run["step"].min(), run["step"].max()))
         _percent(lower.yaxis)
         lower.grid(False)
@@ -237,7 +237,7 @@ def quantiles(
     axes[1, 0].set_ylabel("share of bundles (%)")
     for axis in axes[:, -1]:
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _finish(figure, [], note)
+    return _finish(figure, [], f"{note} · of each algorithm the lowest seed")
 
 
 def quantile_curves(
@@ -251,7 +251,8 @@ def quantile_curves(
     trained = [name for name in curves["algorithm"].unique() if name != BASE] or [BASE]
     steps = sorted(curves.loc[curves["algorithm"] != BASE, "step"].unique())
     strengths = {step: (position + 1) / len(steps) for position, step in enumerate(steps)}
-    figure, axes = _grid(len(trained), 3 if len(trained) % 3 == 0 else 4, height=2.2, sharex=True, sharey=True)
+    columns = min(len(trained), 3 if len(trained) % 3 == 0 else 4)
+    figure, axes = _grid(len(trained), columns, height=2.2, sharex=True, sharey=True)
     for axis, algorithm in zip(axes, trained, strict=True):
         for tail in ((0.0, alpha), (beta, 1.0)):
             axis.axvspan(*tail, color="#f3f3f3", lw=0, zorder=0)
@@ -259,7 +260,7 @@ def quantile_curves(
         for step, strength in strengths.items():
             curve = curves[(curves["algorithm"] == algorithm) & (curves["step"] == step)]
             _curve(axis, curve, _mixed(COLOURS.get(algorithm, "black"), strength))
-        axis.set_title(_folded(names.get(algorithm, algorithm)))
+        axis.set_title(_folded(names.get(algorithm, algorithm), columns))
         axis.set_xlim(0, 1)
     _outer_labels(axes, "quantile level", unit)
     handles = [Line2D([], [], label=names[BASE], **_look(BASE))] if BASE in set(curves["algorithm"]) else []
@@ -356,8 +357,7 @@ def _finish(figure: Figure, handles: Sequence[Line2D], note: str) -> Figure:
 
 def _table_width(lengths: Sequence[float], columns: int) -> float:
     """Width of entries that fill `columns` columns one after the other."""
-    rows = -(-len(lengths) // columns)
-    return sum(max(lengths[start : start + rows]) for start in range(0, len(lengths), rows))
+    return float(sum(column.max() for column in np.array_split(lengths, columns)))
 
 
 def _look(algorithm: str, crowded: bool = False) -> dict[str, Any]:
@@ -420,9 +420,11 @@ def _percent(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 6):g}".replace("-", "−")))
 
 
-def _folded(name: str) -> str:
-    """A name with its options on lines of their own."""
-    return name.replace(" (", "\n(", 1).replace(", ", ",\n")
+def _folded(name: str, panels: int) -> str:
+    """A name with its options on lines of their own, as wide as one of `panels` beside each other."""
+    short, opening, options = name.partition(" (")
+    lines = textwrap.wrap(f"({options}", int(15 * WIDTH / panels) - 6) if opening else []
+    return "\n".join([short, *lines])
 
 
 def _outer_labels(axes: Sequence[Axes], x: str, y: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
@@ -9,10 +10,11 @@ import torch
 
 from riskpo_study import seeds
 from riskpo_study.evaluation import maj_at_k
-from riskpo_study.policy import Policy
+from riskpo_study.policy import Policy, Responses, Scores
 from riskpo_study.rollouts import Engine
 from riskpo_study.tasks.protocol import Question, Task
 
+_SCORED_TOGETHER = 16
 _ROWS_AT_A_TIME = 1024  # responses generated together: bounds the memory of the cache
 
 
@@ -43,8 +45,7 @@ def sample_batches(
             max_new_tokens,
             seeds.generator(seed, "evaluation", start),
         )
-        with torch.no_grad():
-            scores = policy.score(generation, temperature)
+        scores = _scored(policy, generation, temperature)
         texts = policy.decode(generation)
         log_prob = scores.log_probs.sum(2).tolist()
         entropy = (scores.entropies.sum(2) / generation.lengths).tolist()
@@ -57,6 +58,20 @@ def sample_batches(
                 judged = question.id, question.difficulty, s, text, verdict.reward, verdict.answer
                 rows.append((*judged, log_prob[q][s], entropy[q][s], lengths[q][s], reason))
         yield pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
+
+
+def _scored(policy: Policy, responses: Responses, temperature: float) -> Scores:
+    """`policy.score` without gradient, a few responses a row: attention grows with the square of its length."""
+    questions, samples, longest = responses.tokens.shape
+    size = math.gcd(samples, _SCORED_TOGETHER)
+    parts = Responses(
+        tuple(prompt for prompt in responses.prompts for _ in range(samples // size)),
+        responses.tokens.reshape(-1, size, longest),
+        responses.lengths.reshape(-1, size),
+    )
+    with torch.no_grad():
+        scores = policy.score(parts, temperature)
+    return Scores(*(score.view(questions, samples, longest) for score in scores))
 
 
 SAMPLE_COLUMNS = [

@@ -124,6 +124,7 @@ def execute(project: Path, name: str, **given: object) -> nbformat.NotebookNode:
         kernel_name="python3",
         progress_bar=False,
         cwd=notebook.parent,
+        execution_timeout=120,  # seconds for a cell: a test must not wait for ever
     )
 
 
