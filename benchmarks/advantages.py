@@ -23,7 +23,7 @@ WARM_UP = 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=500, help="timed calls of each contender (default: 500)")
+    parser.add_argument("--rounds", type=int, default=200, help="timed calls of each contender (default: 200)")
     parser.add_argument("--publish", action="store_true", help="write results/advantages.json and README.md")
     options = parser.parse_args()
 
@@ -37,7 +37,7 @@ def main() -> None:
             compute()
             seconds = time.perf_counter() - start
             if number >= WARM_UP:
-                rounds[name].append({"call (ms)": 1e3 * seconds})
+                rounds[name].append({"call (ms)": round(1e3 * seconds, 4)})
     result = {
         "machine": description,
         "settings": f"{QUESTIONS} × {RESPONSES} rewards, bundles of {Risk().bundle_size}, one thread.",

@@ -364,7 +364,8 @@ def monotonicity(curves: pd.DataFrame, alpha: float, beta: float) -> pd.DataFram
         rises); `finding`: falls, rises, or undecided where the interval holds 0.
     """
     rows = []
-    for (algorithm, step), curve in curves.sort_values("level").groupby(["algorithm", "step"], sort=False):
+    for (algorithm, step), curve in curves.groupby(["algorithm", "step"], sort=False):
+        curve = curve.sort_values("level")
         tails = {"lower": curve[curve["level"] <= alpha], "upper": curve[curve["level"] >= beta]}
         for tail, part in tails.items():
             if len(part) < 2:

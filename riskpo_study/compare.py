@@ -28,7 +28,7 @@ NOTE = """\
 Each estimate of this run minus the reference's, in percentage points. Both have an interval; taken as
 independent, the two join to the interval of the difference (MOVER, Zou and Donner 2008), and an estimate is
 inside where that holds 0. As both answer the same questions, it is too wide rather than too narrow: what is
-marked as outside does differ, the others may differ a little."""
+marked as outside most likely differs, the others may differ a little."""
 
 
 def against(present: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def _summary(found: pd.DataFrame, names: Mapping[str, str], identical: bool) -> 
         return f"Identical to the reference, in all {len(found)} estimates."
     count = found["agreement"].value_counts()
     compared = found[found["agreement"].isin(["inside", "outside"])]
-    parts = [f"{count.get('inside', 0)} of {len(compared)} estimates are inside the reference's interval"]
+    parts = [f"{count.get('inside', 0)} of {len(compared)} estimates agree with the reference within the intervals"]
     if len(compared):
         position = compared["value"].abs().to_numpy().argmax()
         algorithm, metric, value = compared[["algorithm", "metric", "value"]].to_numpy()[position]

@@ -1,7 +1,7 @@
 """What is measured at every training step, as pure functions of the step's tensors.
 
 Names are `group/statistic`. Entropies and log-probabilities are in nats; lengths in tokens. Covariances are
-those of the population at hand (divided by n). Definitions: docs/method.md.
+taken within a question or a group of bundles: only these can turn into entropy. Definitions: docs/method.md.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ Metrics = dict[str, float]
 
 
 def covariance(x: Tensor, y: Tensor) -> float:
-    """Population covariance of two tensors of the same shape."""
-    return ((x - x.mean()) * (y - y.mean())).mean().item()
+    """Mean over the rows of (N, G) tensors of the unbiased covariance within a row."""
+    centred = (x - x.mean(1, keepdim=True)) * (y - y.mean(1, keepdim=True))
+    return (centred.sum(1) / (x.shape[1] - 1)).mean().item()
 
 
 def tail_terms(log_probs: Tensor, scores: Tensor, q_alpha: float, q_beta: float) -> tuple[float, float]:
-    """`L = Cov(log π, (q_α−R)⁺)` and `U = Cov(log π, (R−q_β)⁺)`, both of tensors of the same shape.
+    """`L = Cov(log π, (q_α−R)⁺)` and `U = Cov(log π, (R−q_β)⁺)`, both of (N, G) tensors, within rows.
 
     Theorem 2 of the paper, as an identity: Cov(log π, A_MVaR) − Cov(log π, R) = −(ω·L + U).
     """

@@ -74,6 +74,8 @@ Finding = Callable[[Study], str]
 
 
 def _joined(parts: Sequence[str]) -> str:
+    if not parts:
+        return "none"
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
@@ -142,7 +144,8 @@ def distinct_answers(study: Study) -> str:
 
 def entropy(study: Study) -> str:
     table, gaps = study.table("04_entropy/entropy"), study.table("04_entropy/entropy_differences")
-    text = f"After {study.config.train.steps} steps, on the held-out questions, in nats per token: "
+    steps = study.config.train.steps
+    text = f"On the held-out questions, in nats per token, after {steps} steps (the base model: before): "
     text += f"{study.listed(_of(table))}."
     gaps = _of(gaps, base=False)
     return text + (_compared(study, gaps, gaps["reference"].iloc[0]) if len(gaps) else "")
@@ -211,10 +214,10 @@ def tails(quantity: str) -> Finding:
             return "No tail has two levels to compare."
         words = ("rises", "falls", "undecided")
         sentences = [
-            f"The {tail} tail, which is assumed to {part['assumed'].iloc[0].removesuffix('s')}: "
+            f"In the {tail} tail (assumed to {part['assumed'].iloc[0].removesuffix('s')}), "
             f"{study.verdict(part, words=words)}."
             for tail, part in ends.groupby("tail", sort=False)
         ]
-        return f"Change through a tail after training, in nats. {' '.join(sentences)}"
+        return f"Change through a tail, of the base model and of the trained ones, in nats. {' '.join(sentences)}"
 
     return finding

@@ -84,11 +84,12 @@ class Policy:
         return tuple(tuple(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"])
 
     def decode(self, responses: Responses) -> list[list[str]]:
-        """Texts (Q lists of G) without special tokens."""
+        """Texts (Q lists of G) up to the end-of-sequence token."""
         questions, group, _ = responses.tokens.shape
         tokens, lengths = responses.tokens.flatten(0, 1).tolist(), responses.lengths.flatten().tolist()
-        rows = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
-        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        eos = self.tokenizer.eos_token_id
+        rows = [row[: length - (row[length - 1] == eos)] for row, length in zip(tokens, lengths, strict=True)]
+        texts = self.tokenizer.batch_decode(rows)
         return [texts[q * group : (q + 1) * group] for q in range(questions)]
 
     def score(self, responses: Responses, temperature: float = 1.0) -> Scores:

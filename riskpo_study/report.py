@@ -58,7 +58,7 @@ SECTIONS = (
         Figure(
             "advantage", "Risk measure, advantage, one update, weights",
             "Scores of bundles of questions and the two quantiles; the advantage beside that of the mean; "
-            "the entropy of a tabular policy along one update; the weight of a question by its accuracy.",
+            "one update of a tabular policy over eight answers; the weight of a question by its accuracy.",
         ),
     )),
     Section("04_entropy", "entropy", "Entropy during training", (
@@ -81,7 +81,8 @@ SECTIONS = (
             "covariance", "The covariances of Theorem 2",
             "Covariance of the log-probability with the algorithm's own advantage, whose scale differs "
             "between algorithms, and the terms L, U and ωL + U of bundles: the theorem's inequality holds "
-            f"where the last is at least 0. {_LINES}", findings.tail_terms, headline=True,
+            "where the last is at least 0. The quantiles are the tracked ones, or the batch's for algorithms that "
+            f"track none. {_LINES}", findings.tail_terms, headline=True,
         ),
         Figure(
             "reward_risk", "Mean reward and lower-tail measures",
@@ -104,7 +105,8 @@ SECTIONS = (
         Figure(
             "response", "Of a whole response",
             "Mean log-probability around each quantile level of the bundle score, before and along training; "
-            "bands are intervals, averaged over seeds.", findings.tails("response"),
+            "bands are intervals, averaged over seeds. A change of exactly 0 means that both ends of a tail "
+            "rest on the same score: there is nothing to find.", findings.tails("response"),
         ),
         Figure("token", "Of a token", "The same, divided by the number of tokens.", findings.tails("token")),
     ), {"monotonicity": None}),
@@ -203,7 +205,8 @@ def _introduction(study: Study) -> str:
     text = (
         f"Profile `{config.profile}`: {len(runs.algorithms)} algorithms, {len(runs.seeds)} seeds each, "
         f"{config.train.steps} training steps. Brackets hold {confidence:g}% bootstrap intervals; a difference is "
-        "called higher or lower only where its interval leaves out 0."
+        "called higher or lower only where its interval leaves out 0. With few seeds the intervals understate how "
+        "much another training would differ; sentences are not corrected for many comparisons, the tables' stars are."
     )
     absent = _absent(study)
     return f"{text} Missing runs, which the numbers leave out: {', '.join(absent)}." if absent else text
@@ -302,6 +305,7 @@ table { border-collapse: collapse; font-size: 0.85rem; overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
 th, td { padding: 0.2rem 0.6rem; border-bottom: 1px solid #e4e4e4; text-align: left; vertical-align: top; }
 th.number, td.number { text-align: right; } td.number { white-space: nowrap; }
+td:not(.number) { min-width: 10rem; }
 code { font-size: 0.9em; }
 """
 

@@ -174,10 +174,11 @@ def read_records(folder: Path, name: str) -> pd.DataFrame:
 
 def _environment() -> dict[str, Any]:
     """Commit, versions and hardware."""
+    changes = _git("status", "--porcelain")
     packages = ("torch", "transformers", "numpy", "pandas")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
+        "dirty": None if changes is None else bool(changes),
         "command": sys.argv[0].rpartition(os.sep)[2],
         "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
         "hardware": {

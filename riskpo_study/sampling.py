@@ -33,7 +33,7 @@ def sample_batches(
     Yields:
         Frames with the columns question_id, difficulty, sample, response, reward, answer (None where it does not
         parse), log_prob (of the response, nats), entropy (mean over its tokens, nats), length (tokens), finish_reason.
-        The samples of a question depend on `seed` and the questions before it in its batch only.
+        The samples of a question depend on `seed` and on the questions of its batch.
     """
     size = max(1, _ROWS_AT_A_TIME // samples)
     for start in range(0, len(questions), size):

@@ -170,9 +170,8 @@ class Trainer:
             questions += asked
             parts.append(part)
             rewards = torch.cat([rewards, torch.tensor(verdicts, dtype=torch.float64)])
-            informative = diagnostics.is_right(rewards).any(1) & ~diagnostics.is_right(rewards).all(
-                1
-            )  # 0 < correct < G
+            right = diagnostics.is_right(rewards)
+            informative = right.any(1) & ~right.all(1)  # 0 < correct < G
             if not self.algorithm.dynamic_sampling or informative.sum() >= wanted:
                 break
         if self.algorithm.dynamic_sampling:
@@ -191,12 +190,10 @@ class Trainer:
         # The loss needs every response scored by the reference; to measure the divergence, a part is enough.
         compared = len(mask) if self.train.kl_coefficient else -(-len(mask) // _KL_SHARE)
         with torch.no_grad():
-            reference = self.reference.score(learned.select(torch.arange(compared)), self.train.temperature).log_probs
-        entropies, ratios, clipped = (
-            torch.zeros_like(old),
-            torch.ones_like(old),
-            torch.zeros_like(old, dtype=torch.int8),
-        )
+            parts = (learned.select(rows) for rows in torch.arange(compared).split(self.train.micro_batch))
+            reference = torch.cat([self.reference.score(part, self.train.temperature).log_probs for part in parts])
+        entropies, ratios = torch.zeros_like(old), torch.ones_like(old)
+        clipped = torch.zeros_like(old, dtype=torch.int8)
         losses, norms = [], []
         for mini in torch.arange(len(mask)).chunk(self.train.mini_batches):
             weights = surrogates.token_weights(

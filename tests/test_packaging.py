@@ -55,6 +55,7 @@ def imports(source: str, *, when_loaded: bool) -> Iterator[str]:
 def third_party(packages: set[str]) -> set[str]:
     """Canonical names of the distributions behind the imported packages."""
     local = {
+        "__main__",
         "riskpo_study",
         *(file.stem for folder in ("tests", "benchmarks") for file in (ROOT / folder).glob("*.py")),
     }

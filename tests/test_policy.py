@@ -83,3 +83,15 @@ def test_bad_settings_are_named(policy, tmp_path):
     policy.tokenizer.pad_token = None
     with pytest.raises(ConfigError, match="needs both an eos_token and a pad_token"):
         Policy(policy.model, policy.tokenizer)
+
+
+def test_a_special_token_inside_a_response_stays_in_its_text(policy):
+    """`3 <unk> + 4` must not be read as `3 + 4`."""
+    ids = [
+        *policy.encode(["3"])[0],
+        policy.tokenizer.unk_token_id,
+        *policy.encode(["+ 4"])[0],
+        policy.tokenizer.eos_token_id,
+    ]
+    ((text,),) = policy.decode(Responses(((5,),), torch.tensor([[ids]]), torch.tensor([[len(ids)]])))
+    assert text.split() == ["3", "<unk>", "+", "4"]

@@ -204,8 +204,9 @@ class Countdown:
         if postfix is None:
             return Verdict(0.0, None)
         used = sorted(token for token in postfix if isinstance(token, int))
-        right = used == list(question.payload["numbers"]) and evaluate(postfix) == question.payload["target"]
-        return Verdict(float(right), canonical(postfix))
+        value = evaluate(postfix)
+        right = used == list(question.payload["numbers"]) and value == question.payload["target"]
+        return Verdict(float(right), None if value is None else canonical(postfix))
 
     def questions(self, split: Split) -> list[Question]:
         """``config.questions`` different problems per difficulty; a longer list begins with a shorter."""

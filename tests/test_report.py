@@ -1,0 +1,331 @@
+"""From records to the report: the analysing notebooks run on synthetic records, cell by cell in this process."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import yaml
+from synthetic import records
+
+from riskpo_study import compare, config, findings, report, tables
+from riskpo_study.config import Config
+from riskpo_study.errors import DataError
+from riskpo_study.findings import Study
+from riskpo_study.records import BASE
+
+ROOT = Path(__file__).parents[1]
+
+
+def project(folder: Path) -> Path:
+    """An empty project of two algorithms and seeds, eight questions and four responses to each."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values |= {"profile": "test", "runs": {"algorithms": ["grpo", "riskpo"], "seeds": [0, 1]}}
+    values["task"] |= {"numbers": [3, 4], "questions": 4}
+    values["train"] |= {"steps": 20, "curve_samples": 4}
+    values["evaluation"] |= {"samples": 8, "ks": [1, 2, 4, 8], "resamples": 200}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    return folder
+
+
+def run(*names: str) -> None:
+    """Execute the code cells of notebooks in the working directory."""
+    for name in names:
+        cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        exec(compile(code, name, "exec"), {"__name__": name})
+        plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with everything that the notebooks make from records. Tests that change it use a copy."""
+    folder = project(tmp_path_factory.mktemp("project"))
+    with pytest.MonkeyPatch.context() as patch, mpl.rc_context():
+        patch.chdir(folder)
+        settings = config.load()
+        for name, frame in records(settings).items():
+            path = settings.results / "records" / f"{name}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frame.to_parquet(path, index=False)
+        run("04_entropy", "05_quantile_logprob", "06_passk")
+    return folder
+
+
+@pytest.fixture
+def study(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    shutil.copytree(made, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return config.load()
+
+
+# The notebooks
+
+
+def test_notebooks_make_what_the_report_shows(study: Config) -> None:
+    figures = {path.relative_to(study.results / "figures").as_posix() for path in study.results.rglob("*.svg")}
+    sections = [section for section in report.SECTIONS if section.notebook != "00_quickstart"]
+    assert figures == {f"{s.notebook}/{figure.name}.svg" for s in sections for figure in s.figures}
+    assert all((study.results / "figures" / name).with_suffix(".png").is_file() for name in figures)
+    for section in sections:
+        for table in section.tables:
+            assert (study.results / "tables" / section.notebook / f"{table}.csv").is_file()
+
+
+def test_table_of_pass_at_k_says_what_it_rests_on(study: Config) -> None:
+    table = tables.read(study.results / "tables" / "06_passk" / "passk.csv")
+    assert table is not None
+    assert list(table.columns) == [
+        "algorithm", "difficulty", "metric", "value", "low", "high", "n", "questions", "seeds",
+    ]  # fmt: skip
+    assert table["algorithm"].unique().tolist() == [BASE, "grpo", "riskpo"]
+    assert table["metric"].unique().tolist() == ["Pass@1", "Pass@2", "Pass@4", "Pass@8", "Avg@8", "Maj@8"]
+    assert table["difficulty"].unique().tolist() == ["all", "3", "4"]
+    trained = table[table["algorithm"] != BASE]
+    assert trained[["n", "seeds"]].drop_duplicates().to_numpy().tolist() == [[8, "0 1"]]
+    assert (table["value"].between(table["low"], table["high"])).all()
+
+
+def test_headline_is_nested_by_algorithm(study: Config) -> None:
+    headline = json.loads((study.results / "metrics.json").read_text())
+    assert list(headline) == [BASE, "grpo", "riskpo"]
+    assert all(set(values) == {"entropy", "maj@8", "pass@1", "pass@8"} for values in headline.values())
+
+
+def test_tables_and_figures_come_out_the_same_again(study: Config) -> None:
+    before = {path: path.read_bytes() for path in study.results.rglob("*") if path.is_file()}
+    shutil.rmtree(study.results / "figures" / "05_quantile_logprob")
+    shutil.rmtree(study.results / "tables" / "05_quantile_logprob")
+    with mpl.rc_context():
+        run("05_quantile_logprob")
+    assert {path: path.read_bytes() for path in study.results.rglob("*") if path.is_file()} == before
+
+
+# The report
+
+
+def test_report_has_every_figure_with_its_caption_and_sentence(study: Config) -> None:
+    text = report.as_markdown(report.compose(study))
+    for section in report.SECTIONS[1:]:
+        for figure in section.figures:
+            assert figure.caption in text
+            assert figure.finding is not None
+            assert figure.finding(Study(study)) in text
+    linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert len(linked) == sum(len(section.figures) for section in report.SECTIONS[1:])
+    assert all((study.results / path).is_file() for path in linked)
+    assert "`dvc repro --single-item entropy@test`" in text
+    assert "bundle_size 5" in text
+    assert "nan" not in text
+
+
+def test_page_needs_no_other_file(study: Config) -> None:
+    page = report.as_html(report.compose(study), study.results)
+    sources = re.findall(r'src="([^"]+)"', page)
+    drawings = {path.read_bytes() for path in study.results.rglob("*.svg")}
+    assert {base64.b64decode(source.removeprefix("data:image/svg+xml;base64,")) for source in sources} == drawings
+    assert not re.findall(r'(?:href|src)="(?!data:)', page)
+    assert "url(" not in page
+    assert page.count("<table>") == page.count("</table>") > 0
+
+
+def test_report_is_the_same_every_time(study: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    made = []
+    for _ in range(2):
+        assert report.main() == 0
+        made.append([(study.results / name).read_bytes() for name in ("report.md", "report.html")])
+    assert made[0] == made[1]
+    assert "The report is in results/test" in capsys.readouterr().out
+    assert str(Path.cwd()).encode() not in b"".join(made[0])
+
+
+def test_missing_runs_are_named(study: Config) -> None:
+    path = study.results / "records"
+    for file in path.glob("*.parquet"):
+        frame = pd.read_parquet(file)
+        frame[(frame["algorithm"] != "riskpo") | (frame["seed"] != 1)].to_parquet(file)
+    with mpl.rc_context():
+        run("06_passk")
+    text = report.as_markdown(report.compose(study))
+    assert "Missing runs, which the numbers leave out: riskpo-1." in text
+    assert "missing: riskpo-1" in (study.results / "tables" / "06_passk" / "passk.md").read_text()
+    gaps = tables.read(study.results / "tables" / "06_passk" / "differences.csv")
+    assert gaps is not None
+    assert gaps.loc[gaps["algorithm"] == "riskpo", "seeds"].unique().tolist() == ["0"]
+
+
+def test_part_of_a_study_makes_a_shorter_report(study: Config) -> None:
+    shutil.rmtree(study.results / "figures" / "04_entropy")
+    shutil.rmtree(study.results / "tables" / "04_entropy")
+    text = report.as_markdown(report.compose(study))
+    assert "## Right answers" in text
+    assert "## Entropy" not in text
+
+
+def test_nothing_to_report_is_said(study: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(study.results)
+    assert report.main() == 1
+    assert "test has no figures and tables yet: make them first (dvc repro)." in capsys.readouterr().err
+
+
+def test_figures_without_their_tables_are_refused(study: Config) -> None:
+    (study.results / "tables" / "06_passk" / "gains.csv").unlink()
+    with pytest.raises(DataError, match=r"figures without tables/06_passk/gains\.csv"):
+        report.compose(study)
+
+
+def test_text_is_escaped_in_the_page(tmp_path: Path) -> None:
+    cells = pd.DataFrame({"a<b": ["<script>"]})
+    page = report.as_html([report.Heading(1, "x & `y<z`"), report.Table("t", cells)], tmp_path)
+    assert "<h1>x &amp; <code>y&lt;z</code></h1>" in page
+    assert "<script>" not in page
+
+
+# Sentences
+
+
+def rows(*estimates: tuple[str, float, float, float]) -> pd.DataFrame:
+    return pd.DataFrame(estimates, columns=["algorithm", "value", "low", "high"])
+
+
+def test_verdicts_follow_the_intervals(study: Config) -> None:
+    found = Study(study).verdict(
+        rows(("grpo", 2, 1, 3), ("riskpo", -2, -3, -1), ("dapo", 1, 0, 2), (BASE, 0.1, -1, 1)), digits=0
+    )
+    expected = ["higher: GRPO 2 [1, 3]", "lower: RiskPO −2 [−3, −1]"]
+    assert found.split("; ") == [*expected, "not shown to differ: DAPO 1 [0, 2] and the base model 0 [−1, 1]"]
+
+
+def test_long_lists_name_the_ends(study: Config) -> None:
+    many = rows(*((name, value, value, value) for value, name in enumerate(["rloo", "grpo", "gpg", "dapo", "gspo"])))
+    assert Study(study).listed(many.iloc[::-1], digits=0) == "5 of them, from RLOO 0 [0, 0] to GSPO 4 [4, 4]"
+
+
+def test_comparison_says_what_is_shown(study: Config) -> None:
+    path = study.results / "tables" / "06_passk" / "differences.csv"
+    table = tables.read(path)
+    assert table is not None
+    table[["value", "low", "high"]] = [0.05, 0.02, 0.08]
+    table.loc[table["metric"] == "Pass@8", "low"] = -0.01
+    tables.save(path.parent, "differences", table)
+    assert findings.compared("06_passk/differences")(Study(study)) == (
+        "Minus GRPO, in percentage points: Pass@1, higher: RiskPO 5.0 [2.0, 8.0]. "
+        "Pass@8, not shown to differ: RiskPO 5.0 [−1.0, 8.0]."
+    )
+
+
+def test_equal_accuracy_names_its_reference(study: Config) -> None:
+    text = findings.equal_accuracy(Study(study))
+    assert re.match(r"Where each first reaches an accuracy of \d+\.\d% on", text)
+    assert re.search(r"Minus GRPO, (higher|lower|not shown to differ): RiskPO", text)
+
+
+# Tables
+
+
+def test_names_tell_estimators_apart(study: Config) -> None:
+    options = {**study.algorithms, "riskpo": {"baseline": "none"}, "grpo": {"clip_high": 0.28}, "gspo": {}}
+    named = tables.names(config.from_mapping(study.as_dict() | {"algorithms": options}))
+    assert named["riskpo"] == "RiskPO (baseline none, scale none)"
+    assert named["grpo"] == "GRPO (clip_high 0.28)"
+    assert named["gspo"] == "GSPO"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "digits", "text"),
+    [
+        ((0.4666, 0.44, 0.5), 2, "0.47 [0.44, 0.50]"),
+        ((-0.0004, -1.0, 0.0), 2, "0.00 [−1.00, 0.00]"),
+        ((12.34, None, None), 1, "12.3"),
+        ((float("nan"), 0.0, 0.0), 1, "–"),
+    ],
+)
+def test_cells(estimate: tuple[float, float | None, float | None], digits: int, text: str) -> None:
+    assert tables.cell(*estimate, digits=digits) == text
+
+
+def test_tables_keep_the_order_of_appearance() -> None:
+    frame = pd.DataFrame({
+        "algorithm": ["riskpo", "grpo", "riskpo"], "metric": ["Pass@8", "Pass@8", "Avg@8"],
+        "value": [0.5, 0.25, 1.0], "low": 0.0, "high": 1.0, "mark": ["*", "", ""],
+    })  # fmt: skip
+    table = tables.wide(frame, {"grpo": "GRPO"}, scale=100, digits=0)
+    assert table.to_numpy().tolist() == [["riskpo", "50 [0, 100]*", "100 [0, 100]"], ["GRPO", "25 [0, 100]", "–"]]
+    assert list(table.columns) == ["Algorithm", "Pass@8", "Avg@8"]
+
+
+def test_saved_tables_read_back(tmp_path: Path) -> None:
+    tidy = pd.DataFrame({"difficulty": ["3"], "seeds": ["0"], "value": [1 / 3]})
+    parts = {"All | questions": pd.DataFrame({"Algorithm": ["a|b", "c"], "Pass@1": ["1.0 [0.5, 1.5]", "–"]})}
+    tables.save(tmp_path, "one", tidy, "A note.", parts)
+    note, found = tables.read_parts(tmp_path / "one.md")
+    assert note == "A note."
+    pd.testing.assert_frame_equal(found["All | questions"], parts["All | questions"])
+    assert "| --- | ---: |" in (tmp_path / "one.md").read_text()
+    assert (tmp_path / "one.csv").read_text() == "difficulty,seeds,value\n3,0,0.333333\n"
+    read = tables.read(tmp_path / "one.csv")
+    assert read is not None
+    assert read["difficulty"].tolist() == ["3"]
+    assert tables.read(tmp_path / "other.csv") is None
+
+
+# Comparison with the reference
+
+
+def estimates(*values: float, half: float = 0.03) -> pd.DataFrame:
+    frame = pd.DataFrame({"metric": [f"Pass@{2**i}" for i in range(len(values))], "value": values})
+    return frame.assign(algorithm="grpo", difficulty="all", low=frame["value"] - half, high=frame["value"] + half)
+
+
+def test_inside_is_where_the_joint_interval_holds_zero() -> None:
+    found = compare.against(estimates(0.50, 0.60, 0.70), estimates(0.50, 0.64, 0.76, half=0.04))
+    assert found["agreement"].tolist() == ["inside", "inside", "outside"]  # 0.04 and 0.06 against hypot(0.03, 0.04)
+    assert found["value"].tolist() == pytest.approx([0.0, -0.04, -0.06])
+    assert found["high"].tolist() == pytest.approx([0.05, 0.01, -0.01])
+
+
+def test_rows_of_one_side_are_new_or_gone() -> None:
+    there = estimates(0.5, 0.6).assign(algorithm=["grpo", "dapo"])
+    assert compare.against(estimates(0.5, 0.6), there)["agreement"].tolist() == ["inside", "new", "gone"]
+
+
+def test_reference_is_missing_then_identical_then_near(study: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    table = study.results / "tables" / "06_passk" / "passk.csv"
+    assert compare.main([]) == 0
+    assert "No reference to compare with: there is no test/reference.csv yet." in capsys.readouterr().out
+    assert compare.main(["--accept"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "The reference is now results/test/reference.csv; commit it.",
+        "Identical to the reference, in all 54 estimates.",
+    ]
+    assert (study.results / "reference.csv").read_bytes() == table.read_bytes()
+
+    frame = tables.read(table)
+    assert frame is not None
+    frame.loc[0, ["value", "low", "high"]] += 10.0
+    tables.save(table.parent, "passk", frame)
+    assert compare.main([]) == 0
+    summary = "53 of 54 estimates agree with the reference within the intervals; "
+    summary += "the largest difference is 1000.0 points, Pass@1 of Base model."
+    assert capsys.readouterr().out.strip() == summary
+    written = study.results / "tables" / "07_compare" / "against_reference"
+    assert summary in written.with_suffix(".md").read_text()
+    found = tables.read(written.with_suffix(".csv"))
+    assert found is not None
+    assert found["agreement"].value_counts().to_dict() == {"inside": 53, "outside": 1}
+
+
+def test_without_a_table_nothing_is_compared(study: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(study.results / "tables")
+    for arguments in ([], ["--accept"]):
+        assert compare.main(arguments) == 1
+        assert "test has no tables/06_passk/passk.csv: make it first (dvc repro)." in capsys.readouterr().err
