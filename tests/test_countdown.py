@@ -181,9 +181,8 @@ def test_hostile_responses_do_not_parse_and_cost_nothing(response):
 
 @pytest.mark.parametrize("response", ["9" * 256, "9*" * 127 + "9", "1/" * 127 + "0", "(" * 127 + "1" + ")" * 127])
 def test_the_longest_expressions_parse(response):
-    verdict = countdown().verify(question(10, 3, 7), response)
-    assert verdict.reward == 0.0
-    assert verdict.answer is not None
+    assert parse(response) is not None
+    assert countdown().verify(question(10, 3, 7), response).reward == 0.0
 
 
 @given(st.text() | st.text("0123456789+-*/()×÷− \n\t=:"))

@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def long(settings):
-    """Twelve steps, so that there are moments to be killed at."""
+    """Twelve steps, so that there are moments to stop at."""
     return replace(
         settings, train=replace(settings.train, steps=12, checkpoint_every=2, evaluate_every=3, snapshot_every=6)
     )
@@ -54,11 +54,12 @@ def child(settings, base_model, folder, tmp_path):
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(long, base_model, tmp_path):
+    long = replace(long, train=replace(long.train, steps=60))
     whole = train(long, "riskpo", 0, base_model, tmp_path / "whole")
     folder = tmp_path / "killed"
     chance = random.Random(0)
     kills = 0
-    for wanted in (chance.randint(1, 3), chance.randint(4, 5)):  # kill once so many checkpoints were written
+    for wanted in (chance.randint(1, 3), chance.randint(6, 12)):  # kill once so many checkpoints were written
         process = child(long, base_model, folder, tmp_path)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
@@ -74,7 +75,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(long, base_mode
     train(long, "riskpo", 0, base_model, folder)
     assert contents(folder) == contents(whole)
     timings = pd.read_parquet(folder / "timings.parquet")
-    assert timings.step.tolist() == list(range(1, 13))
+    assert timings.step.tolist() == list(range(1, 61))
 
 
 def interrupted(settings, base_model, folder, monkeypatch, after=7):
