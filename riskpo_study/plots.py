@@ -16,7 +16,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -64,6 +63,8 @@ _CROWDED = 6
 
 def style() -> None:
     """Set the defaults of the study's figures: seaborn's ticks, and sizes for a printed page."""
+    import seaborn as sns  # here, since it loads IPython where there is one
+
     mpl.rcParams.update(mpl.rcParamsDefault | {"backend": mpl.rcParams["backend"]})
     sns.set_theme(context="paper", style="ticks", font="DejaVu Sans", rc={
         "figure.constrained_layout.use": True, "figure.dpi": 110, "savefig.dpi": 200,

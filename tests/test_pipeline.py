@@ -226,7 +226,9 @@ def digest(path: Path) -> str:
 @pytest.mark.skipif(not (ROOT / "dvc.lock").exists(), reason="the pipeline has not run yet")
 def test_committed_results_come_from_the_committed_code(tmp_path: Path) -> None:
     """Every file in git that dvc.lock names, and every parameter, is as it was when the stage ran."""
-    locked = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    # DVC writes YAML 1.2; PyYAML would read its 5e-05 as a string.
+    text = re.sub(r"(?m)(: \d+)(e[-+]?\d+)$", r"\1.0\2", (ROOT / "dvc.lock").read_text())
+    locked = yaml.safe_load(text)["stages"]
     in_git = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )
