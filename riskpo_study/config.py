@@ -7,14 +7,12 @@ used is then always written down, and a misspelt key cannot silently leave a def
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -231,17 +229,6 @@ class Config:
         """Plain dicts, lists and scalars, as in the file: `from_mapping(config.as_dict()) == config`."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
-
-    def fingerprint(self, *keys: str) -> str:
-        """Hex digest of the values under `keys` ("train", "algorithms.riskpo", …), or of all values.
-
-        Two configurations share it exactly if they agree on those keys, so a folder that stores it can
-        refuse results of another configuration.
-        """
-        plain = self.as_dict()
-        chosen = {key: reduce(lambda value, part: value[part], key.split("."), plain) for key in keys} or plain
-        text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def root(start: Path | str | None = None) -> Path:

@@ -189,15 +189,6 @@ def test_load_names_a_file_that_is_not_there(tmp_path: Path) -> None:
         config.load(tmp_path / "params.yaml")
 
 
-def test_fingerprint_follows_the_named_keys_alone(shipped: dict[str, Any]) -> None:
-    one = config.from_mapping(shipped)
-    two = config.from_mapping(changed(shipped, "algorithms.riskpo", {"step": 0.5}))
-    assert one.fingerprint("train", "algorithms.grpo") == two.fingerprint("train", "algorithms.grpo")
-    assert one.fingerprint("algorithms.riskpo") != two.fingerprint("algorithms.riskpo")
-    assert one.fingerprint() != two.fingerprint()
-    assert one.fingerprint("task") != one.fingerprint("risk")
-
-
 @pytest.mark.parametrize("profile", sorted(set(PROFILES) - REFUSED))
 def test_shipped_profile_parses(project: Path, profile: str) -> None:
     composed = profiles.compose(profile, project / "params.yaml")
