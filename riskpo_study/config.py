@@ -151,7 +151,7 @@ class Train(Section):
     temperature: Positive
     max_new_tokens: Count
     kl_coefficient: NonNegative
-    layout: Literal["shared_prompt", "padded"]
+    layout: Literal["prefix_tree", "padded"]
     checkpoint_every: Count
     evaluate_every: Count
     snapshot_every: Count

@@ -52,13 +52,14 @@ class Policy:
     Args:
         model: any `transformers` causal language model whose output layer has no bias.
         tokenizer: its tokenizer, with an end-of-sequence and a padding token.
-        layout: how `score` lays out its input. `shared_prompt` puts a prompt and all its responses in one row, each
-            response seeing the prompt and itself: the prompt is computed once. It needs a model that takes a 4-D
-            attention mask. `padded` gives each response a row of its own, for every causal model.
+        layout: how `score` lays out its input. `prefix_tree` puts a prompt and all its responses in one row, where
+            the prompt, and every beginning that responses share, is computed once. It needs a model that takes a 4-D
+            attention mask, and memory for the square of a row's length. `padded` gives each response a row of its
+            own, for every causal model.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layout: str = "shared_prompt"
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layout: str = "prefix_tree"
     ) -> None:
         if layout not in _LAYOUTS:
             raise ConfigError(f"layout = {layout!r} is unknown; choose one of {', '.join(_LAYOUTS)}")
@@ -67,7 +68,7 @@ class Policy:
         self.model, self.tokenizer, self.layout = model, tokenizer, layout
 
     @classmethod
-    def load(cls, path: Path | str, layout: str = "shared_prompt", dtype: torch.dtype = torch.float32) -> Policy:
+    def load(cls, path: Path | str, layout: str = "prefix_tree", dtype: torch.dtype = torch.float32) -> Policy:
         """Load a model and tokenizer saved by `save` or `save_pretrained`, or a model of the Hugging Face hub."""
         if os.sep in str(path) and not Path(path).is_dir():
             raise DataError(f"there is no model in {path}; run the stage that trains it first (dvc repro base_model)")
@@ -141,31 +142,46 @@ def _padded(responses: Responses) -> _Batch:
     return _Batch(input_ids.flatten(0, 1), positions, None, predictors)
 
 
-def _shared_prompt(responses: Responses) -> _Batch:
-    """A row for each question: the prompt, then its responses, each attending to the prompt and to itself."""
-    questions = len(responses.prompts)
+def _prefix_tree(responses: Responses) -> _Batch:
+    """A row for each question: the prompt, then every prefix of its responses once, as a tree.
+
+    A token attends to what leads to it. Responses to one prompt agree in their first tokens, many in all of them.
+    """
+    tokens, lengths = responses.tokens, responses.lengths
     prompt_lengths = torch.tensor([len(prompt) for prompt in responses.prompts])
-    fed_lengths = responses.lengths - 1  # the last token predicts nothing
-    starts = prompt_lengths.unsqueeze(1) + fed_lengths.cumsum(1) - fed_lengths  # (Q, G)
-    columns = int((prompt_lengths + fed_lengths.sum(1)).max())
-    input_ids = torch.zeros(questions, columns, dtype=torch.long)
-    position_ids = torch.zeros(questions, columns, dtype=torch.long)
-    segment = torch.full((questions, columns), -1)  # 0: prompt, g + 1: response g, -1: padding
-    for row, prompt in enumerate(responses.prompts):
-        input_ids[row, : len(prompt)] = torch.tensor(prompt)
-        position_ids[row, : len(prompt)] = torch.arange(len(prompt))
-        segment[row, : len(prompt)] = 0
-    question, response, step = responses.mask.nonzero(as_tuple=True)
-    column = starts[question, response] + step
-    fed = step < fed_lengths[question, response]
-    place = question[fed], column[fed]
-    input_ids[place] = responses.tokens[question, response, step][fed]
-    position_ids[place] = prompt_lengths[question[fed]] + step[fed]
-    segment[place] = response[fed] + 1
-    same = (segment.unsqueeze(2) == segment.unsqueeze(1)) | (segment.unsqueeze(1) == 0)
-    attention = same & torch.ones(columns, columns, dtype=torch.bool).tril()
-    predictors = question * columns + torch.where(step == 0, prompt_lengths[question] - 1, column - 1)
-    return _Batch(input_ids, position_ids, attention.unsqueeze(1), predictors)
+    used = prompt_lengths.clone()  # (Q,) columns of each row
+    at = (prompt_lengths - 1).unsqueeze(1).repeat(1, tokens.shape[1])  # (Q, G) column where each response stands
+    predictors = torch.empty_like(tokens)  # (Q, G, T) columns
+    widest, vocabulary = int(used.max()) + tokens[0].numel(), int(tokens.max()) + 1
+    levels = []
+    for step in range(tokens.shape[2]):
+        predictors[:, :, step] = at
+        going = lengths > step + 1  # the last token predicts nothing
+        stem = going.nonzero()[:, 0] * widest + at[going]
+        distinct, branch = (stem * vocabulary + tokens[:, :, step][going]).unique(return_inverse=True)
+        stem, token = distinct // vocabulary, distinct % vocabulary
+        row, parent = stem // widest, stem % widest
+        new = row.bincount(minlength=len(used))
+        column = used[row] + torch.arange(len(row)) - (new.cumsum(0) - new)[row]  # rows ascend in `distinct`
+        levels.append((row, column, parent, token))
+        at[going] = column[branch]
+        used += new
+
+    columns = int(used.max())
+    input_ids = torch.zeros(len(used), columns, dtype=torch.long)
+    position_ids = torch.zeros_like(input_ids)
+    attention = torch.eye(columns, dtype=torch.bool).repeat(len(used), 1, 1)
+    for index, prompt in enumerate(responses.prompts):
+        length = len(prompt)
+        input_ids[index, :length] = torch.tensor(prompt)
+        position_ids[index, :length] = torch.arange(length)
+        attention[index, :length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
+    for step, (row, column, parent, token) in enumerate(levels):
+        input_ids[row, column] = token
+        position_ids[row, column] = prompt_lengths[row] + step
+        attention[row, column] |= attention[row, parent]
+    flat = predictors + columns * torch.arange(len(used)).view(-1, 1, 1)
+    return _Batch(input_ids, position_ids, attention.unsqueeze(1), flat[responses.mask])
 
 
-_LAYOUTS = {"shared_prompt": _shared_prompt, "padded": _padded}
+_LAYOUTS = {"prefix_tree": _prefix_tree, "padded": _padded}

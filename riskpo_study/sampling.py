@@ -12,9 +12,9 @@ from riskpo_study import seeds
 from riskpo_study.evaluation import maj_at_k
 from riskpo_study.policy import Policy, Responses, Scores
 from riskpo_study.rollouts import Engine
-from riskpo_study.tasks.protocol import Question, Task
+from riskpo_study.tasks.protocol import Question, Task, verdicts
 
-_SCORED_TOGETHER = 16
+_SCORED_TOGETHER = 64
 _ROWS_AT_A_TIME = 1024  # responses generated together: bounds the memory of the cache
 
 
@@ -52,8 +52,7 @@ def sample_batches(
         lengths, finished = generation.lengths.tolist(), generation.finished.tolist()
         rows = []
         for q, question in enumerate(part):
-            for s, text in enumerate(texts[q]):
-                verdict = task.verify(question, text)
+            for s, (text, verdict) in enumerate(zip(texts[q], verdicts(task, question, texts[q]), strict=True)):
                 reason = "stop" if finished[q][s] else "length"
                 judged = question.id, question.difficulty, s, text, verdict.reward, verdict.answer
                 rows.append((*judged, log_prob[q][s], entropy[q][s], lengths[q][s], reason))

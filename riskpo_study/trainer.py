@@ -25,10 +25,10 @@ from riskpo_study.config import Risk, Train
 from riskpo_study.errors import RunError
 from riskpo_study.policy import Policy, Responses
 from riskpo_study.rollouts import Engine, Generation
-from riskpo_study.tasks.protocol import Question, Task
+from riskpo_study.tasks.protocol import Question, Task, verdicts
 
 _RESAMPLING_ROUNDS = 10  # dynamic sampling gives up after these; the batch is then filled with uninformative questions
-_KL_SHARE = 5  # one question in so many measures the divergence from the base model
+_KL_SHARE = 10  # one question in so many measures the divergence from the base model
 
 
 @dataclass(frozen=True)
@@ -163,13 +163,13 @@ class Trainer:
                 )
             with clock.phase("verify"):
                 texts = self.policy.decode(part)
-                verdicts = [
-                    [self.task.verify(question, text).reward for text in row]
+                verified = [
+                    [verdict.reward for verdict in verdicts(self.task, question, row)]
                     for question, row in zip(asked, texts, strict=True)
                 ]
             questions += asked
             parts.append(part)
-            rewards = torch.cat([rewards, torch.tensor(verdicts, dtype=torch.float64)])
+            rewards = torch.cat([rewards, torch.tensor(verified, dtype=torch.float64)])
             right = diagnostics.is_right(rewards)
             informative = right.any(1) & ~right.all(1)  # 0 < correct < G
             if not self.algorithm.dynamic_sampling or informative.sum() >= wanted:
@@ -192,30 +192,30 @@ class Trainer:
         with torch.no_grad():
             parts = (learned.select(rows) for rows in torch.arange(compared).split(self.train.micro_batch))
             reference = torch.cat([self.reference.score(part, self.train.temperature).log_probs for part in parts])
-        entropies, ratios = torch.zeros_like(old), torch.ones_like(old)
+        weights, entropies, ratios = torch.zeros_like(old), torch.zeros_like(old), torch.ones_like(old)
         clipped = torch.zeros_like(old, dtype=torch.int8)
         losses, norms = [], []
         for mini in torch.arange(len(mask)).chunk(self.train.mini_batches):
-            weights = surrogates.token_weights(
+            weights[mini] = surrogates.token_weights(
                 self.algorithm.aggregation, mask[mini].flatten(0, 1), self.train.max_new_tokens, mask.shape[1]
             ).view_as(mask[mini])
-            by_length = learned.lengths[mini].sum(1).argsort(stable=True)  # like with like: less padding
             loss = 0.0
-            for part in by_length.split(self.train.micro_batch):
-                rows = mini[part]
-                scores = self.policy.score(learned.select(rows), self.train.temperature)
-                flat = (scores.log_probs, old[rows], mask[rows])
-                log_probs, old_rows, mask_rows = (tensor.flatten(0, 1) for tensor in flat)
-                objective = self.algorithm.surrogate(
-                    log_probs, old_rows, advantages[rows].flatten().to(old.dtype), mask_rows
-                )
-                value = objective.value
-                if self.train.kl_coefficient:
-                    value = value - self.train.kl_coefficient * surrogates.kl_k3(
-                        log_probs, reference[rows].flatten(0, 1)
+            for rows, teaches in self._passes(mini, learned.lengths, advantages):
+                with torch.set_grad_enabled(teaches):
+                    scores = self.policy.score(learned.select(rows), self.train.temperature)
+                    flat = (scores.log_probs, old[rows], mask[rows])
+                    log_probs, old_rows, mask_rows = (tensor.flatten(0, 1) for tensor in flat)
+                    objective = self.algorithm.surrogate(
+                        log_probs, old_rows, advantages[rows].flatten().to(old.dtype), mask_rows
                     )
-                part_loss = -(weights[part].flatten(0, 1) * value).sum()
-                part_loss.backward()
+                    value = objective.value
+                    if self.train.kl_coefficient:
+                        value = value - self.train.kl_coefficient * surrogates.kl_k3(
+                            log_probs, reference[rows].flatten(0, 1)
+                        )
+                    part_loss = -(weights[rows].flatten(0, 1) * value).sum()
+                if teaches:
+                    part_loss.backward()
                 loss += part_loss.item()
                 entropies[rows] = scores.entropies
                 ratios[rows] = objective.ratio.detach().view_as(mask[rows]).to(ratios.dtype)
@@ -234,6 +234,19 @@ class Trainer:
             "kl/base": diagnostics.masked_mean(surrogates.kl_k3(old[:compared], reference), mask[:compared]),
             **diagnostics.update_metrics(entropies, ratios, clipped, mask, diagnostics.is_right(rewards)),
         }
+
+    def _passes(self, questions: Tensor, lengths: Tensor, advantages: Tensor) -> Iterator[tuple[Tensor, bool]]:
+        """The micro-batches of a mini-batch, and whether they can have a gradient.
+
+        Questions whose advantages are all zero have none, and are scored for the metrics alone.
+        """
+        teaches = (advantages[questions] != 0).any(1)
+        if self.train.kl_coefficient or not teaches.any():  # without any gradient AdamW would not follow its momentum
+            teaches[:] = True
+        for chosen in (True, False):
+            part = questions[teaches == chosen]
+            by_length = lengths[part].sum(1).argsort(stable=True)  # like with like: less padding
+            yield from ((rows, chosen) for rows in part[by_length].split(self.train.micro_batch) if len(rows))
 
     def _require_finite(
         self, loss: float, norm: float, learned: Responses, rewards: Tensor, advantages: Tensor

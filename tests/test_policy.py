@@ -31,7 +31,7 @@ def one_at_a_time(model, responses, temperature):
     return log_probs, entropies
 
 
-@pytest.mark.parametrize("layout", ["shared_prompt", "padded"])
+@pytest.mark.parametrize("layout", ["prefix_tree", "padded"])
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
 def test_scores_equal_one_forward_pass_a_response(policy, layout, temperature):
     responses = make_responses()
@@ -44,7 +44,7 @@ def test_scores_equal_one_forward_pass_a_response(policy, layout, temperature):
 def test_layouts_give_the_same_gradients(policy):
     responses = make_responses(seed=1)
     gradients = {}
-    for layout in ("shared_prompt", "padded"):
+    for layout in ("prefix_tree", "padded"):
         policy.model.zero_grad()
         Policy(policy.model, policy.tokenizer, layout).score(responses).log_probs.square().sum().backward()
         gradients[layout] = [parameter.grad.clone() for parameter in policy.model.parameters()]
@@ -76,7 +76,7 @@ def test_encode_and_decode_are_inverse_on_answers(policy):
 
 
 def test_bad_settings_are_named(policy, tmp_path):
-    with pytest.raises(ConfigError, match="layout = 'packed' is unknown; choose one of shared_prompt, padded"):
+    with pytest.raises(ConfigError, match="layout = 'packed' is unknown; choose one of prefix_tree, padded"):
         Policy(policy.model, policy.tokenizer, "packed")
     with pytest.raises(DataError, match="there is no model in .*nowhere"):
         Policy.load(tmp_path / "nowhere")

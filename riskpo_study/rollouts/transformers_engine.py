@@ -14,7 +14,10 @@ from riskpo_study.rollouts.engine import Generation
 
 
 class TransformersEngine:
-    """Samples from a `transformers` model: each prompt is computed once, finished responses leave the batch."""
+    """Samples from a `transformers` model.
+
+    A prompt is computed once, and so is every beginning that its responses share; finished responses leave the batch.
+    """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -46,36 +49,37 @@ class TransformersEngine:
 
         input_ids, attention = (part.to(device) for part in _left_padded(prompts))
         cache = DynamicCache(config=model.config)
-        positions = (attention.cumsum(1) - 1).clamp(min=0)
-        output = model(
+        position = (attention.cumsum(1) - 1).clamp(min=0)
+        logits = model(
             input_ids=input_ids,
             attention_mask=attention,
-            position_ids=positions,
+            position_ids=position,
             past_key_values=cache,
             logits_to_keep=1,
-        )
-        logits = output.logits[:, -1].repeat_interleave(n, 0)
-        cache.batch_repeat_interleave(n)
-        attention, position = attention.repeat_interleave(n, 0), positions[:, -1:].repeat_interleave(n, 0)
-        active = torch.arange(rows)  # the rows still growing
+        ).logits[:, -1]
+        position = position[:, -1:]
+        active = torch.arange(rows)  # the responses still growing
+        branch = torch.arange(len(prompts), device=device).repeat_interleave(n)  # row of the logits of each
         for step in range(max_new_tokens):
             log_p = (logits.float() / temperature).log_softmax(-1)
-            drawn = _draw(log_p, generator)
-            tokens[active, step] = drawn.squeeze(1).cpu()
-            log_probs[active, step] = log_p.gather(1, drawn).squeeze(1).cpu()
+            drawn = _draw(log_p, branch, generator)
+            tokens[active, step] = drawn.cpu()
+            log_probs[active, step] = log_p[branch, drawn].cpu()
             lengths[active] = step + 1
-            going = tokens[active, step] != eos
-            finished[active[~going]] = True
+            going = drawn != eos
+            finished[active[~going.cpu()]] = True
             if step + 1 == max_new_tokens or not going.any():
                 break
-            if not going.all():
-                active, kept = active[going], going.nonzero().squeeze(1).to(device)
-                cache.batch_select_indices(kept)
-                drawn, attention, position = drawn[kept], attention[kept], position[kept]
-            attention = torch.cat([attention, attention.new_ones(len(active), 1)], 1)
-            position = position + 1
+            # Responses that agree so far are computed once: one row for each distinct continuation of a row.
+            active = active[going.cpu()]
+            continued = branch[going] * log_p.shape[1] + drawn[going]
+            distinct, branch = continued.unique(return_inverse=True)
+            stem, token = distinct // log_p.shape[1], distinct % log_p.shape[1]
+            cache.batch_select_indices(stem)
+            attention = torch.cat([attention[stem], attention.new_ones(len(stem), 1)], 1)
+            position = position[stem] + 1
             logits = model(
-                input_ids=drawn, attention_mask=attention, position_ids=position, past_key_values=cache
+                input_ids=token.unsqueeze(1), attention_mask=attention, position_ids=position, past_key_values=cache
             ).logits[:, -1]
 
         longest = int(lengths.max())
@@ -89,12 +93,15 @@ class TransformersEngine:
         )
 
 
-def _draw(log_p: Tensor, generator: torch.Generator) -> Tensor:
-    """One token a row by inverting the cumulative distribution, (rows, V) -> (rows, 1): any device, one generator."""
-    cumulative = log_p.exp().cumsum(-1, dtype=torch.float64)
-    uniform = torch.rand(len(log_p), 1, generator=generator, dtype=torch.float64).to(log_p.device)
+def _draw(log_p: Tensor, branch: Tensor, generator: torch.Generator) -> Tensor:
+    """One token a response by inverting the cumulative distribution: any device, one generator.
+
+    log_p (branches, V), branch (responses,) -> (responses,).
+    """
+    cumulative = log_p.exp().cumsum(-1, dtype=torch.float64)[branch]
+    uniform = torch.rand(len(branch), 1, generator=generator, dtype=torch.float64).to(log_p.device)
     drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-    return drawn.clamp(max=log_p.shape[-1] - 1)
+    return drawn.squeeze(1).clamp(max=log_p.shape[-1] - 1)
 
 
 def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
