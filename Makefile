@@ -8,6 +8,7 @@ JOBS ?= 2# training runs at a time
 PYTHON ?= python3# 3.11 or newer, makes .venv
 
 INSTALLED := .venv/.installed
+SIDE_BY_SIDE = xargs -P $(JOBS) -L 1 dvc --wait-for-lock repro --quiet --single-item $(REPRO)
 FIGURES := quickstart entropy quantile_logprob passk report compare
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -15,17 +16,20 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # by side, and the last call finds that done. Stopped at any moment, it goes on from the checkpoints when called again.
 repro: params.yaml ## Train and analyse everything: make repro PROFILE=quick (default), smoke, study
 	dvc repro base_model
-	dvc stage list --name-only | sed -n 's/^train@\(.*\)/& evaluate@\1/p; /^evaluate_base@/p; /^quickstart@/p' | \
-		xargs -P $(JOBS) -L 1 dvc --wait-for-lock repro --quiet --single-item
-	dvc repro
+	dvc stage list --name-only | sed -n '/^tune@/p; /^evaluate_base@/p; /^quickstart@/p' | $(SIDE_BY_SIDE)
+	dvc stage list --name-only | sed -n 's/^train\(_further\)\?@\(.*\)/& evaluate\1@\2/p' | $(SIDE_BY_SIDE)
+	dvc repro $(REPRO)
 	@sed -n 1p results/$(PROFILE)/tables/07_compare/against_reference.md
 	@echo "The report is in results/$(PROFILE)/report.html and report.md."
 
 smoke: ## The whole pipeline with everything tiny, in a minute or two
 	$(MAKE) repro PROFILE=smoke
 
-study: ## The whole study: all algorithms, three seeds; hours
+study: ## The whole study: all algorithms equally tuned, ablations; hours
 	$(MAKE) repro PROFILE=study
+
+continue: ## Run of PROFILE only what the committed records lack, in a clone without its models and rollouts
+	$(MAKE) repro PROFILE=$(PROFILE) REPRO=--allow-missing
 
 figures: params.yaml ## Figures, tables and report of PROFILE again from the committed records, without training
 	dvc repro --single-item --force $(FIGURES)
@@ -67,7 +71,7 @@ clean: ## Remove tool caches, executed notebooks and smoke results; keeps .venv,
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: repro smoke study figures reference status lab test lint types format bench install clean help
+.PHONY: repro smoke study continue figures reference status lab test lint types format bench install clean help
 
 # Composed when conf/ is newer or another profile is asked for; until then edits made in params.yaml itself stay.
 ifneq ($(shell sed -n 's/^profile: //p' params.yaml),$(strip $(PROFILE)))

@@ -102,7 +102,6 @@ def ours(settings: Config, model: Path) -> Step:
         task=tasks.build(settings.task),
         algorithm=algorithms.build("grpo", settings.algorithms["grpo"], settings.risk),
         train=settings.train,
-        risk=settings.risk,
         seed=SEED,
         folder=CACHE,
     )

@@ -109,6 +109,37 @@ def entropic(rewards: Tensor, beta: float) -> Tensor:
     return (tilted / tilted.mean(dim=1, keepdim=True) - 1) / beta
 
 
+def mvar_accuracy(rewards: Tensor, alpha: float, beta: float, omega: float, utility: str = "linear") -> Tensor:
+    """MVaR of the distribution of *question accuracies*, ours (docs/method.md, section 10): a weight by rank.
+
+    A response counts 1 + ω where its question ranks below the level α of the batch by accuracy, 1 up to β, and 0
+    above; equal accuracies share the weight of their ranks. The accuracy is that of the question's *other* responses
+    and is compared with the other questions', so that a response has no part in its own weight.
+
+    Args:
+        rewards: (Q, G), Q >= 2.
+        alpha, beta, omega: levels and weight of the measure.
+        utility: `linear` maximises the measure of the accuracies themselves, `log` (with `max_rl`) of their logarithms.
+    """
+    base = {"linear": rloo, "log": max_rl}
+    if utility not in base:
+        raise ConfigError(f"utility = {utility!r} is unknown; choose linear or log")
+    risk.check_levels(alpha, beta)
+    advantage = base[utility](rewards)
+    questions, responses = rewards.shape
+    if questions < 2:
+        raise ConfigError("mvar_accuracy ranks a question among others; give rewards of at least 2 questions")
+    others = (rewards.sum(1, keepdim=True) - rewards) / (responses - 1)  # (Q, G)
+    rivals = rewards.mean(1).sort().values  # (Q,)
+    own = rewards.mean(1, keepdim=True)
+    lower = torch.searchsorted(rivals, others) - (own < others).long()
+    upper = torch.searchsorted(rivals, others, right=True) - (own <= others).long()
+    # A response holds the ranks from `lower` to `upper`, its own among them, of Q.
+    first, last = lower / questions, (upper + 1) / questions
+    share = [(last.clamp(max=level) - first.clamp(max=level)) / (last - first) for level in (alpha, beta)]
+    return advantage * (omega * share[0] + share[1]).to(rewards.dtype)
+
+
 def riskpo(
     rewards: Tensor,
     permutation: Tensor,
@@ -117,6 +148,7 @@ def riskpo(
     omega: float,
     baseline: str = "group",
     scale: str = "none",
+    credit: str = "shared",
 ) -> Tensor:
     """RiskPO as the paper defines it (arXiv 2510.00911): its responses share MVaR's advantage of a bundle.
 
@@ -129,9 +161,11 @@ def riskpo(
             advantage of the *other* bundles of the group or batch, which leaves the expected gradient as it
             is.
         scale: `none`, or `batch_std` to divide by the standard deviation of the batch's bundle scores.
+        credit: `shared` is the paper's; `marginal` (ours) replaces the drawn bundle by the expectation over all
+            bundles that a response could have been in, and its baseline is over the responses to one question.
     """
     advantage = partial(risk.mvar_advantage, q_alpha=q_alpha, q_beta=q_beta, omega=omega)
-    return _share(rewards, permutation, advantage, baseline, scale)
+    return _of_bundles(rewards, permutation, advantage, baseline, scale, credit)
 
 
 def risk_seeking(
@@ -142,24 +176,64 @@ def risk_seeking(
     omega: float,
     baseline: str = "group",
     scale: str = "none",
+    credit: str = "shared",
 ) -> Tensor:
     """The paper's risk-seeking counterpart (Fig. 6), weight on the upper tail. Arguments as in `riskpo`."""
     advantage = partial(risk.risk_seeking_advantage, q_alpha=q_alpha, q_beta=q_beta, omega=omega)
-    return _share(rewards, permutation, advantage, baseline, scale)
+    return _of_bundles(rewards, permutation, advantage, baseline, scale, credit)
 
 
-def _share(
-    rewards: Tensor, permutation: Tensor, of_scores: Callable[[Tensor], Tensor], baseline: str, scale: str
+def _of_bundles(
+    rewards: Tensor,
+    permutation: Tensor,
+    of_scores: Callable[[Tensor], Tensor],
+    baseline: str,
+    scale: str,
+    credit: str,
 ) -> Tensor:
-    """The advantages (N, G) that `of_scores` gives the bundle scores, handed to every response: (Q, G)."""
+    """The advantages that `of_scores` gives to bundle scores, handed to the responses: (Q, G)."""
     check_group(rewards)
     bundle_scores = bundles.scores(rewards, permutation)  # (N, G)
-    advantage = _less_baseline(of_scores(bundle_scores), baseline)
+    if credit == "shared":
+        advantage = _less_baseline(of_scores(bundle_scores), baseline)
+        advantage = bundles.scatter(advantage.unsqueeze(1), permutation)
+    elif credit == "marginal":
+        grouped = rewards.view(permutation.shape)
+        advantage = _less_baseline(_expected_over_partners(grouped, of_scores).view_as(rewards), baseline)
+    else:
+        raise ConfigError(f"credit = {credit!r} is unknown; choose shared or marginal")
     if scale == "batch_std":
-        advantage = advantage / _guarded(bundle_scores.std())
-    elif scale != "none":
+        return advantage / _guarded(bundle_scores.std())
+    if scale != "none":
         raise ConfigError(f"scale = {scale!r} is unknown; choose none or batch_std")
-    return bundles.scatter(advantage.unsqueeze(1), permutation)
+    return advantage
+
+
+def _expected_over_partners(grouped: Tensor, of_scores: Callable[[Tensor], Tensor]) -> Tensor:
+    """Expected advantage of each response's bundle, its partners drawn from the other questions: (N, B, G).
+
+    The partners' score is a sum of independent rewards: its distribution is a convolution of theirs.
+
+    Raises:
+        ConfigError: unless the rewards are whole numbers, which have few sums.
+    """
+    if not torch.equal(grouped, grouped.round().clamp(min=0)):
+        raise ConfigError("credit = 'marginal' needs whole rewards of at least 0; use credit: shared for others")
+    groups, size, _ = grouped.shape
+    largest = int(grouped.max())
+    shares = (grouped.unsqueeze(3) == torch.arange(largest + 1)).to(grouped.dtype).mean(2)  # (N, B, L + 1)
+    table = of_scores(torch.arange(size * largest + 1, dtype=grouped.dtype))  # advantage of each score
+    expected = torch.empty_like(shares)
+    for question in range(size):
+        partners = grouped.new_ones(groups, 1)  # distribution of the score of those seen so far
+        for other in (*range(question), *range(question + 1, size)):
+            wider = grouped.new_zeros(groups, partners.shape[1] + largest)
+            for reward in range(largest + 1):
+                wider[:, reward : reward + partners.shape[1]] += partners * shares[:, other, reward, None]
+            partners = wider
+        for reward in range(largest + 1):
+            expected[:, question, reward] = partners @ table[reward : reward + partners.shape[1]]
+    return expected.gather(2, grouped.long())
 
 
 def _less_baseline(advantage: Tensor, baseline: str) -> Tensor:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from riskpo_study import advantages, risk
@@ -31,6 +32,16 @@ class RiskSettings(Protocol):
     def bundle_size(self) -> int: ...
 
 
+@dataclass(frozen=True)
+class RiskLevels:
+    """`RiskSettings` with an algorithm's own values over those of the configuration."""
+
+    alpha: float
+    beta: float
+    omega: float
+    bundle_size: int
+
+
 class Estimator:
     """Advantages of one algorithm, and what it keeps between steps.
 
@@ -46,6 +57,10 @@ class Estimator:
     def __call__(self, rewards: Tensor, permutation: Tensor) -> Tensor:
         return self.advantage(rewards, **self.options)
 
+    def order(self, rewards: Tensor) -> Tensor:
+        """(Q,) how to line up the questions of a batch, of which each B neighbours are bundled: rewards (Q, G)."""
+        return torch.arange(len(rewards))
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
@@ -54,11 +69,17 @@ class Estimator:
 
 
 class BundleEstimator(Estimator):
-    """An estimator of the RiskPO family: quantiles of the bundle scores, used before they are updated."""
+    """An estimator of the RiskPO family: quantiles of the bundle scores, used before they are updated.
 
-    def __init__(self, advantage: Callable[..., Tensor], tracker: risk.QuantileTracker, **options: Any) -> None:
+    With `stratified` bundles (ours; docs/method.md, section 10) questions of similar accuracy are bundled, in this
+    batch, so that a bundle's score tells how hard its questions are.
+    """
+
+    def __init__(
+        self, advantage: Callable[..., Tensor], tracker: risk.QuantileTracker, stratified: bool, **options: Any
+    ) -> None:
         super().__init__(advantage, **options)
-        self.tracker = tracker
+        self.tracker, self.stratified = tracker, stratified
 
     def __call__(self, rewards: Tensor, permutation: Tensor) -> Tensor:
         scores = bundle_scores(rewards, permutation)
@@ -68,6 +89,10 @@ class BundleEstimator(Estimator):
         result = self.advantage(rewards, permutation, *self.quantiles, **self.options)
         self.tracker.update(scores)
         return result
+
+    def order(self, rewards: Tensor) -> Tensor:
+        # Equal accuracies keep the order in which the questions were asked, which is random.
+        return rewards.mean(1).argsort(stable=True) if self.stratified else super().order(rewards)
 
     def state_dict(self) -> dict[str, Any]:
         return self.tracker.state_dict()
@@ -84,6 +109,8 @@ class Algorithm:
     estimator: Estimator
     surrogate: Surrogate
     aggregation: str
+    risk: RiskSettings
+    """The bundles and quantiles that it learns from, or is described by."""
     dynamic_sampling: bool = False
     overlong_margin: float = 0.0
     """Share of the maximal length over which DAPO's overlong penalty grows to −1; 0 for none."""
@@ -98,6 +125,7 @@ class Preset:
     aggregation: str
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    risk: Mapping[str, float] | None = None  # its values over section `risk`; None for algorithms without the measure
     clip: Mapping[str, Any] = field(default_factory=dict)
     dynamic_sampling: bool = False
     overlong_margin: float = 0.0
@@ -108,16 +136,25 @@ def _group(function: Callable[..., Tensor]) -> Callable[..., Estimator]:
 
 
 def _tracked(function: Callable[..., Tensor]) -> Callable[..., Estimator]:
-    def build(settings: RiskSettings, tracker: str, step: float, decay: float, baseline: str, scale: str) -> Estimator:
+    def build(
+        settings: RiskSettings, tracker: str, step: float, decay: float, bundling: str, **options: Any
+    ) -> Estimator:
         if tracker not in risk.TRACKERS:
             raise ConfigError(f"tracker = {tracker!r} is unknown; choose one of {', '.join(risk.TRACKERS)}")
+        if bundling not in ("random", "stratified"):
+            raise ConfigError(f"bundling = {bundling!r} is unknown; choose random or stratified")
         risk.check_levels(settings.alpha, settings.beta)
         own = {"robbins_monro": {"step": step * settings.bundle_size}, "histogram": {"decay": decay}}
         levels = (settings.alpha, settings.beta)
         quantiles = risk.TRACKERS[tracker](levels, settings.bundle_size, **own.get(tracker, {}))
-        return BundleEstimator(function, quantiles, omega=settings.omega, baseline=baseline, scale=scale)
+        return BundleEstimator(function, quantiles, bundling == "stratified", omega=settings.omega, **options)
 
     return build
+
+
+def _ranked(settings: RiskSettings, utility: str) -> Estimator:
+    levels = {"alpha": settings.alpha, "beta": settings.beta, "omega": settings.omega}
+    return Estimator(advantages.mvar_accuracy, **levels, utility=utility)
 
 
 def _released(settings: RiskSettings, **options: Any) -> Estimator:
@@ -127,8 +164,11 @@ def _released(settings: RiskSettings, **options: Any) -> Estimator:
 
 # `step` (times the bundle size) is robbins_monro's, `decay` the histogram tracker's.
 _RISKPO_OPTIONS = {
-    "baseline": "group", "scale": "none", "tracker": "robbins_monro", "step": 0.1, "decay": 0.9,
+    "baseline": "group", "scale": "none", "credit": "shared", "bundling": "random",
+    "tracker": "robbins_monro", "step": 0.1, "decay": 0.9,
 }  # fmt: skip
+# What a mean of many questions leaves of the lower tail is empty where the policy fails at most of them: hence α = .45.
+_OURS = {"alpha": 0.45, "beta": 0.8, "omega": 1.0}
 _PPO_CLIP = {"low": 0.2, "high": 0.2}
 _DAPO_CLIP = {"low": 0.2, "high": 0.28}
 
@@ -173,11 +213,11 @@ ALGORITHMS: dict[str, Preset] = {
         options={"beta": 2.0}, clip=_PPO_CLIP,
     ),
     "riskpo": Preset(
-        _tracked(advantages.riskpo), sequence_clip, "sequence_mean", "arXiv 2510.00911, the paper",
+        _tracked(advantages.riskpo), sequence_clip, "sequence_mean", "arXiv 2510.00911, the paper", risk={},
         options=_RISKPO_OPTIONS, clip=_PPO_CLIP,
     ),
     "riskpo_released": Preset(
-        _released, token_clip, "token_mean", "arXiv 2510.00911, the released code",
+        _released, token_clip, "token_mean", "arXiv 2510.00911, the released code", risk={},
         options={
             "tail_weight": 1.5, "credit": "sum-mean", "natural_baseline": False, "divide_by_std": True,
             "risk_seeking": False,
@@ -185,8 +225,25 @@ ALGORITHMS: dict[str, Preset] = {
         clip=_PPO_CLIP | {"dual": 3.0},
     ),
     "risk_seeking": Preset(
-        _tracked(advantages.risk_seeking), sequence_clip, "sequence_mean", "arXiv 2510.00911, Fig. 6",
+        _tracked(advantages.risk_seeking), sequence_clip, "sequence_mean", "arXiv 2510.00911, Fig. 6", risk={},
         options=_RISKPO_OPTIONS, clip=_PPO_CLIP,
+    ),
+    "riskpo_marginal": Preset(
+        _tracked(advantages.riskpo), sequence_clip, "sequence_mean", "arXiv 2510.00911, with marginal credit (ours)",
+        risk={},
+        options=_RISKPO_OPTIONS | {"credit": "marginal"}, clip=_PPO_CLIP,
+    ),
+    "riskpo_stratified": Preset(
+        _tracked(advantages.riskpo), sequence_clip, "sequence_mean", "arXiv 2510.00911, with stratified bundles (ours)",
+        options=_RISKPO_OPTIONS | {"credit": "marginal", "bundling": "stratified"}, risk=_OURS, clip=_PPO_CLIP,
+    ),
+    "mvar_accuracy": Preset(
+        _ranked, token_clip, "sequence_mean", "arXiv 2510.00911, of question accuracies (ours)",
+        options={"utility": "linear"}, risk=_OURS, clip=_PPO_CLIP,
+    ),
+    "mvar_log_accuracy": Preset(
+        _ranked, token_clip, "sequence_mean", "arXiv 2510.00911, of log question accuracies (ours)",
+        options={"utility": "log"}, risk=_OURS, clip=_PPO_CLIP,
     ),
 }  # fmt: skip
 
@@ -209,23 +266,32 @@ def _of_type(default: Any, value: Any, key: str) -> Any:
     return value
 
 
+def preset_name(name: str, options: Mapping[str, Any]) -> str:
+    """The preset behind an algorithm of the configuration: itself, or the `preset` that a variant names."""
+    preset = str(options.get("preset", name))
+    check_known(preset)
+    return preset
+
+
 def build(name: str, options: Mapping[str, Any], settings: RiskSettings) -> Algorithm:
     """Put an algorithm together from its preset and the options of the configuration.
 
     Args:
-        name: a key of `ALGORITHMS`.
-        options: changes of the preset's options and clip bounds (`clip_low`, `clip_high`, `clip_dual`); the
-            key `learning_rate` is the trainer's and passed over.
+        name: a key of `ALGORITHMS`, or any name with the option `preset`, which is such a key.
+        options: changes of the preset's options, clip bounds (`clip_low`, `clip_high`, `clip_dual`) and risk measure
+            (`alpha`, `beta`, `omega`, `bundle_size`); the keys of `NOT_OPTIONS` are passed over.
         settings: section `risk` of the configuration.
 
     Raises:
         ConfigError: for an unknown algorithm or option, or an option's bad value.
     """
-    check_known(name)
-    preset = ALGORITHMS[name]
+    preset = ALGORITHMS[preset_name(name, options)]
+    levels = {one.name: getattr(settings, one.name) for one in fields(RiskLevels)} | dict(preset.risk or {})
     chosen = dict(preset.options) | {f"clip_{key}": value for key, value in preset.clip.items()}
+    if preset.risk is not None:
+        chosen |= levels
     for key, value in options.items():
-        if key == "learning_rate":
+        if key in NOT_OPTIONS:
             continue
         if key not in chosen:
             raise ConfigError(
@@ -233,7 +299,12 @@ def build(name: str, options: Mapping[str, Any], settings: RiskSettings) -> Algo
             )
         chosen[key] = _of_type(chosen[key], value, f"algorithms.{name}.{key}")
     clip = {key: chosen.pop(f"clip_{key}") for key in preset.clip}
+    own = RiskLevels(**(levels if preset.risk is None else {key: chosen.pop(key) for key in levels}))
     return Algorithm(
-        name, preset.estimator(settings, **chosen), preset.surrogate(**clip), preset.aggregation,
+        name, preset.estimator(own, **chosen), preset.surrogate(**clip), preset.aggregation, own,
         preset.dynamic_sampling, preset.overlong_margin,
     )  # fmt: skip
+
+
+NOT_OPTIONS = ("preset", "learning_rate", "matched_to")
+"""Keys of an algorithm in the configuration that do not change its mathematics."""

@@ -21,7 +21,7 @@ import yaml
 from riskpo_study.errors import ConfigError
 
 __all__ = [
-    "Config", "Runs", "Task", "BaseModel", "Risk", "Train", "Evaluation", "from_mapping", "load", "root",
+    "Config", "Runs", "Task", "BaseModel", "Risk", "Train", "Tuning", "Evaluation", "from_mapping", "load", "root",
 ]  # fmt: skip
 
 
@@ -50,6 +50,8 @@ NonNegative = Annotated[float, Interval(0)]
 Level = Annotated[float, Interval(0, 1, excluded=())]
 OpenLevel = Annotated[float, Interval(0, 1, excluded=(0, 1))]
 Numbers = tuple[Annotated[int, Interval(2, 5, excluded=())], ...]
+MAY_BE_EMPTY = object()
+"""Mark of a list that may have no values."""
 
 
 class Section:
@@ -68,15 +70,38 @@ class Section:
 
 @dataclass(frozen=True)
 class Runs(Section):
-    """Which training runs the study compares."""
+    """Which training runs the study compares: every algorithm with every seed, and further ones with others."""
 
     key = "runs"
     algorithms: tuple[str, ...]
     seeds: tuple[Whole, ...]
+    further_algorithms: Annotated[tuple[str, ...], MAY_BE_EMPTY]
+    further_seeds: Annotated[tuple[Whole, ...], MAY_BE_EMPTY]
 
     def check(self) -> None:
-        _require_distinct("runs.algorithms", self.algorithms)
-        _require_distinct("runs.seeds", self.seeds)
+        for name in ("algorithms", "seeds", "further_algorithms", "further_seeds"):
+            _require_distinct(f"runs.{name}", getattr(self, name))
+        repeated = [run for run in self._further if run in self._main]
+        if repeated:
+            raise ConfigError("runs: {}-{} is among the further runs as well.".format(*repeated[0]))
+
+    @property
+    def all(self) -> tuple[tuple[str, int], ...]:
+        """(algorithm, seed) of every run."""
+        return (*self._main, *self._further)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every algorithm that has a run."""
+        return tuple(dict.fromkeys(algorithm for algorithm, _ in self.all))
+
+    @property
+    def _main(self) -> list[tuple[str, int]]:
+        return [(algorithm, seed) for algorithm in self.algorithms for seed in self.seeds]
+
+    @property
+    def _further(self) -> list[tuple[str, int]]:
+        return [(algorithm, seed) for algorithm in self.further_algorithms for seed in self.further_seeds]
 
 
 @dataclass(frozen=True)
@@ -164,6 +189,34 @@ class Train(Section):
 
 
 @dataclass(frozen=True)
+class Tuning(Section):
+    """What every algorithm tries on the development questions, with one seed, before its runs."""
+
+    key = "tuning"
+    candidates: tuple[Mapping[str, Any], ...]
+    own: Mapping[str, tuple[Mapping[str, Any], ...]]
+    seed: Whole
+    questions: Count
+    samples: Count
+
+    def check(self) -> None:
+        for name, candidates in self.own.items():
+            if len(candidates) != len(self.candidates):
+                raise ConfigError(
+                    f"tuning.own.{name} has {len(candidates)} candidates, tuning.candidates {len(self.candidates)}: "
+                    "give every algorithm equally many, or one is tuned better than the others."
+                )
+        for candidate in (*self.candidates, *(one for own in self.own.values() for one in own)):
+            if "learning_rate" not in candidate:
+                raise ConfigError(f"The tuning candidate {dict(candidate)} has no learning_rate: give it one.")
+            _checked("learning_rate of a tuning candidate", candidate["learning_rate"], Positive)
+
+    def of(self, algorithm: str) -> tuple[Mapping[str, Any], ...]:
+        """The candidates of an algorithm: options to train it with."""
+        return self.own.get(algorithm, self.candidates)
+
+
+@dataclass(frozen=True)
 class Evaluation(Section):
     """The final evaluation on the held-out questions."""
 
@@ -193,6 +246,7 @@ class Config:
     base_model: BaseModel
     risk: Risk
     train: Train
+    tuning: Tuning
     algorithms: Mapping[str, Mapping[str, Any]]
     evaluation: Evaluation
 
@@ -209,16 +263,25 @@ class Config:
             raise ConfigError(
                 f"task.name = {self.task.name!r} is not implemented; known tasks: {', '.join(tasks.TASKS)}."
             )
-        for name in self.runs.algorithms:
-            algorithms.check_known(name)
+        for name in self.runs.names:
             if name not in self.algorithms:
-                raise ConfigError(
-                    f"runs.algorithms lists {name}: give its options as algorithms.{name}, {{}} for none."
-                )
+                algorithms.check_known(name)
+                raise ConfigError(f"runs lists {name}: give its options as algorithms.{name}, {{}} for none.")
         for name, options in self.algorithms.items():
-            algorithms.build(name, options, self.risk)
+            built = algorithms.build(name, options, self.risk)
+            if self.train.questions % built.risk.bundle_size:
+                raise ConfigError(
+                    f"algorithms.{name}.bundle_size = {built.risk.bundle_size} does not divide "
+                    f"train.questions = {self.train.questions}."
+                )
             if "learning_rate" in options:
                 _checked(f"algorithms.{name}.learning_rate", options["learning_rate"], Positive)
+            matched = options.get("matched_to")
+            if matched is not None and matched not in self.algorithms:
+                raise ConfigError(f"algorithms.{name}.matched_to = {matched!r} is no algorithm of the configuration.")
+            for candidate in self.tuning.of(name):
+                if name in self.runs.algorithms:
+                    algorithms.build(name, {**options, **candidate}, self.risk)
 
     @property
     def results(self) -> Path:
@@ -296,6 +359,8 @@ def _checked(path: str, value: Any, kind: Any) -> Any:
     origin = get_origin(kind)
     if origin is Annotated:
         bare, interval = get_args(kind)
+        if interval is MAY_BE_EMPTY:
+            return _checked(path, value, bare) if value or isinstance(value, str) else ()
         value = _checked(path, value, bare)
         if value not in interval:
             raise ConfigError(f"{path} = {value} must be {interval}.")

@@ -43,7 +43,7 @@ def train(
 
     Args:
         config: of which the sections task, risk, train and the algorithm's options are used.
-        algorithm: a name of `algorithms.ALGORITHMS`.
+        algorithm: a name of `algorithms.ALGORITHMS`, or of a variant in the configuration.
         base_model: folder of the model and tokenizer to start from.
         folder: the run's folder.
         existing: see `runs.RunFolder`.
@@ -65,7 +65,7 @@ def train(
     found = checkpoints.latest(run.checkpoints)
     policy = Policy.load(base_model if found is None else found[0] / "model", settings.layout)
     engine = TransformersEngine(policy)
-    trainer = Trainer(policy, reference, engine, task, built, settings, config.risk, seed, run.path)
+    trainer = Trainer(policy, reference, engine, task, built, settings, seed, run.path)
     curve = first_questions(task, settings.curve_questions)
 
     def evaluate() -> None:
@@ -109,8 +109,8 @@ def train(
 def _try_out(config: Config, algorithm: str) -> None:
     """Estimate advantages of an empty batch, so that a bad option is an error now and not after the first rollouts."""
     shape = config.train.questions, config.train.responses
-    estimator = algorithms.build(algorithm, config.algorithms.get(algorithm, {}), config.risk).estimator
-    estimator(torch.zeros(shape), bundles.in_order(*shape, config.risk.bundle_size))
+    built = algorithms.build(algorithm, config.algorithms.get(algorithm, {}), config.risk)
+    built.estimator(torch.zeros(shape), bundles.in_order(*shape, built.risk.bundle_size))
 
 
 def first_questions(task: Task, each: int) -> list[Question]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from riskpo_study import files, seeds, tasks
 from riskpo_study.config import Config
-from riskpo_study.errors import RunError
+from riskpo_study.errors import ConfigError, RunError
 from riskpo_study.evaluation import pass_at_k
 from riskpo_study.policy import Policy
 from riskpo_study.quantile_curve import quantile_curve
@@ -31,18 +31,15 @@ def saved_models(config: Config, algorithm: str, seed: int) -> tuple[Path, dict[
     """Folder of the records of a finished training run, and folders of the models that it saved, by step.
 
     Args:
-        algorithm: a name of `algorithms.ALGORITHMS`, or `base` for the base model, which is of step 0 and
-            of no seed.
+        algorithm: one of the configuration, or `base` for the base model, which is of step 0 and of no seed.
 
     Raises:
         ConfigError: for an unknown algorithm; RunError: where the run has no model of its last step.
     """
     if algorithm == BASE:
         return config.results / BASE, {0: config.results / "base_model"}
-    # Not imported with the module: the name alone matters here, not how the algorithm works.
-    from riskpo_study.algorithms import check_known
-
-    check_known(algorithm)
+    if algorithm not in config.algorithms:
+        raise ConfigError(f"algorithm {algorithm!r} is unknown; known are {', '.join([BASE, *config.algorithms])}.")
     run = config.results / "runs" / f"{algorithm}-{seed}"
     saved = sorted((run / "snapshots").glob("step-*"))
     models = {int(path.name.removeprefix("step-")): path for path in saved}

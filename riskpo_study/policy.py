@@ -58,9 +58,7 @@ class Policy:
             own, for every causal model.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layout: str = "prefix_tree"
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layout: str = "prefix_tree") -> None:
         if layout not in _LAYOUTS:
             raise ConfigError(f"layout = {layout!r} is unknown; choose one of {', '.join(_LAYOUTS)}")
         if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
@@ -69,10 +67,14 @@ class Policy:
 
     @classmethod
     def load(cls, path: Path | str, layout: str = "prefix_tree", dtype: torch.dtype = torch.float32) -> Policy:
-        """Load a model and tokenizer saved by `save` or `save_pretrained`, or a model of the Hugging Face hub."""
+        """Load a model and tokenizer saved by `save` or `save_pretrained`, or a model of the Hugging Face hub.
+
+        The model goes to the GPU where there is one.
+        """
         if os.sep in str(path) and not Path(path).is_dir():
             raise DataError(f"there is no model in {path}; run the stage that trains it first (dvc repro base_model)")
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        model = model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
         return cls(model, AutoTokenizer.from_pretrained(path), layout)
 
     def save(self, folder: Path | str) -> None:

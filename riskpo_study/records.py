@@ -8,7 +8,7 @@ training.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -31,34 +31,45 @@ OF_BASE: tuple[Record, ...] = ("counts", "quantile_logprob")
 def collect(results: Path, config: Config) -> None:
     """Join each kind of record over the runs: `records/<record>.parquet`, with algorithm and seed in front.
 
+    A run whose folder is not here, since it was made on another machine or in another clone, keeps the records that
+    were joined before.
+
     Args:
         results: folder of the profile, `config.results`; has `runs/<algorithm>-<seed>/` and `base/`.
 
     Raises:
-        DataError: where a run has not made a record.
+        DataError: where there is no record of a run.
     """
     for record in get_args(Record):
+        path = results / "records" / f"{record}.parquet"
+        before = pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=["algorithm", "seed"])
         runs = [(BASE, -1, results / "base")] if record in OF_BASE else []
-        runs += [(a, s, results / "runs" / f"{a}-{s}") for a, s in _runs(config)]
+        runs += [(a, s, results / "runs" / f"{a}-{s}") for a, s in config.runs.all]
         frames = []
         for algorithm, seed, folder in runs:
-            try:
-                frame = pd.read_parquet(folder / f"{record}.parquet")
-            except FileNotFoundError as error:
-                raise DataError(f"{folder} has no {record}.parquet: finish the run first (dvc repro).") from error
-            frame.insert(0, "algorithm", algorithm)
-            frame.insert(1, "seed", seed)
+            made = folder / f"{record}.parquet"
+            if made.is_file():
+                frame = pd.read_parquet(made)
+                frame.insert(0, "algorithm", algorithm)
+                frame.insert(1, "seed", seed)
+            else:
+                frame = before[(before["algorithm"] == algorithm) & (before["seed"] == seed)]
+            if frame.empty:
+                raise DataError(f"{folder} has no {record}.parquet: finish the run first (dvc repro).")
             frames.append(frame)
-        with files.atomic(results / "records" / f"{record}.parquet") as temporary:
+        with files.atomic(path) as temporary:
             pd.concat(frames, ignore_index=True).to_parquet(temporary, index=False)
 
 
-def read(results: Path, record: Record, config: Config, base: bool = False) -> pd.DataFrame:
+def read(
+    results: Path, record: Record, config: Config, base: bool = False, algorithms: Sequence[str] | None = None
+) -> pd.DataFrame:
     """One kind of record of the runs of `config`, with the columns algorithm and seed in front.
 
     Args:
         results: folder of the profile, `config.results`.
         base: also those of the base model, as algorithm `BASE` of seed −1.
+        algorithms: of which all seeds are read; by default `runs.algorithms`.
 
     Raises:
         DataError: where no run has the record.
@@ -66,7 +77,7 @@ def read(results: Path, record: Record, config: Config, base: bool = False) -> p
     path = results / "records" / f"{record}.parquet"
     if not path.is_file():
         raise DataError(f"{results.name} has no records/{path.name}: make the records first (dvc repro).")
-    wanted = {*_runs(config), *([(BASE, -1)] if base else [])}
+    wanted = {*_runs(config, algorithms), *([(BASE, -1)] if base else [])}
     frame = pd.read_parquet(path)
     chosen = [run in wanted for run in zip(frame["algorithm"], frame["seed"], strict=True)]
     if not any(chosen):
@@ -74,16 +85,17 @@ def read(results: Path, record: Record, config: Config, base: bool = False) -> p
     return frame[chosen].reset_index(drop=True)
 
 
-def missing(results: Path, record: Record, config: Config) -> list[str]:
-    """The runs of the configuration that have no such record, as `algorithm-seed`."""
+def missing(results: Path, record: Record, config: Config, algorithms: Sequence[str] | None = None) -> list[str]:
+    """The runs that have no such record, as `algorithm-seed`; arguments as `read`'s."""
     path = results / "records" / f"{record}.parquet"
     frame = pd.read_parquet(path, columns=["algorithm", "seed"]) if path.is_file() else pd.DataFrame()
     found = set(frame.itertuples(index=False, name=None))
-    return [f"{algorithm}-{seed}" for algorithm, seed in _runs(config) if (algorithm, seed) not in found]
+    return [f"{algorithm}-{seed}" for algorithm, seed in _runs(config, algorithms) if (algorithm, seed) not in found]
 
 
-def _runs(config: Config) -> Iterator[tuple[str, int]]:
-    return ((algorithm, seed) for algorithm in config.runs.algorithms for seed in config.runs.seeds)
+def _runs(config: Config, algorithms: Sequence[str] | None) -> list[tuple[str, int]]:
+    chosen = config.runs.algorithms if algorithms is None else algorithms
+    return [(algorithm, seed) for algorithm, seed in config.runs.all if algorithm in chosen]
 
 
 def main() -> int:

@@ -222,8 +222,7 @@ def _absent(study: Study) -> list[str]:
         for algorithm, seeds in zip(found["algorithm"], found["seeds"], strict=True)
         for seed in seeds.split()
     }
-    runs = study.config.runs
-    wanted = (f"{algorithm}-{seed}" for algorithm in runs.algorithms for seed in runs.seeds)
+    wanted = (f"{algorithm}-{seed}" for algorithm, seed in study.config.runs.all)
     return [run for run in wanted if run not in there]
 
 
@@ -254,7 +253,7 @@ def _section(section: Section, study: Study) -> Iterator[Block]:
 def _settings(config: Config) -> pd.DataFrame:
     sections = ((of.name, getattr(config, of.name)) for of in fields(config))
     rows = [(name, _plain(values)) for name, values in sections if is_dataclass(values)]
-    options = {name: config.algorithms[name] for name in config.runs.algorithms if config.algorithms[name]}
+    options = {name: config.algorithms[name] for name in config.runs.names if config.algorithms[name]}
     rows.append(("algorithms", _plain(options) if options else "the presets of riskpo_study.algorithms"))
     return pd.DataFrame(rows, columns=["Section", "Values"])
 

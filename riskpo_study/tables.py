@@ -23,13 +23,17 @@ _NAMES = {
     BASE: "Base model", "grpo": "GRPO", "dr_grpo": "Dr. GRPO", "dapo": "DAPO", "gpg": "GPG", "gmpo": "GMPO",
     "gspo": "GSPO", "rloo": "RLOO", "reinforce_pp": "REINFORCE++", "pass_at_k": "PKPO",
     "quantile_baseline": "QAE", "max_rl": "MaxRL", "focal": "Focal", "entropic": "RS-GRPO",
-    "riskpo": "RiskPO",    "riskpo_released": "RiskPO as released", "risk_seeking": "Risk-seeking",
+    "riskpo": "RiskPO", "riskpo_released": "RiskPO as released", "risk_seeking": "Risk-seeking",
+    "riskpo_marginal": "RiskPO, marginal", "riskpo_stratified": "RiskPO, stratified",
+    "mvar_accuracy": "MVaR of accuracies", "mvar_log_accuracy": "MVaR of log accuracies",
 }  # fmt: skip
 # What tells estimators of one name apart: said wherever the name stands, also where it is the preset's value.
 _SAID = {
     "riskpo": ("baseline", "scale"), "risk_seeking": ("baseline", "scale"), "riskpo_released": ("credit",),
+    "riskpo_marginal": ("baseline",), "riskpo_stratified": ("baseline",),
     "pass_at_k": ("k",),
 }  # fmt: skip
+_UNSAID = ("preset", "learning_rate")  # rates have a table of their own
 
 
 def names(config: Config) -> dict[str, str]:
@@ -39,15 +43,15 @@ def names(config: Config) -> dict[str, str]:
     'RiskPO (baseline group, scale none)'
     """
     found = dict(_NAMES)
-    for algorithm, preset in algorithms.ALGORITHMS.items():
-        options = dict(preset.options) | {f"clip_{key}": value for key, value in preset.clip.items()}
+    for algorithm in dict.fromkeys([*algorithms.ALGORITHMS, *config.algorithms]):
         chosen = config.algorithms.get(algorithm, {})
-        said = [
-            *_SAID.get(algorithm, ()),
-            *(key for key, value in chosen.items() if value != options.get(key)),
-        ]
-        shown = [f"{key} {(options | dict(chosen))[key]}" for key in dict.fromkeys(said)]
-        name = _NAMES.get(algorithm, algorithm)
+        behind = algorithms.preset_name(algorithm, chosen)
+        preset = algorithms.ALGORITHMS[behind]
+        options = dict(preset.options) | {f"clip_{key}": value for key, value in preset.clip.items()}
+        own = [key for key, value in chosen.items() if value != options.get(key) and key not in _UNSAID]
+        said = dict.fromkeys([*_SAID.get(behind, ()), *own])
+        shown = [f"{key} {(options | dict(chosen))[key]}" for key in said]
+        name = _NAMES.get(behind, behind)
         found[algorithm] = f"{name} ({', '.join(shown)})" if shown else name
     return found
 

@@ -9,26 +9,25 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 
-from riskpo_study import bundles, diagnostics, seeds, surrogates
+from riskpo_study import bundles, diagnostics, seeds
 from riskpo_study.advantages import overlong_penalty
 from riskpo_study.algorithms import Algorithm
-from riskpo_study.config import Risk, Train
+from riskpo_study.config import Train
 from riskpo_study.errors import RunError
 from riskpo_study.policy import Policy, Responses
 from riskpo_study.rollouts import Engine, Generation
 from riskpo_study.tasks.protocol import Question, Task, verdicts
+from riskpo_study.update import NonFiniteError, Updater
 
 _RESAMPLING_ROUNDS = 10  # dynamic sampling gives up after these; the batch is then filled with uninformative questions
-_KL_SHARE = 10  # one question in so many measures the divergence from the base model
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Trainer:
         engine: draws the responses; `engine.sync(policy)` is called after every update.
         task: asks the questions and verifies the responses.
         algorithm: from `algorithms.build`.
-        train, risk: sections of the configuration.
+        train: section of the configuration.
         seed: of all randomness of the run.
         folder: where a batch that produced a non-finite loss or gradient is written.
     """
@@ -72,36 +71,37 @@ class Trainer:
         task: Task,
         algorithm: Algorithm,
         train: Train,
-        risk: Risk,
         seed: int,
         folder: Path,
     ) -> None:
-        self.policy, self.reference, self.engine, self.task = policy, reference, engine, task
-        self.algorithm, self.train, self.risk, self.seed, self.folder = algorithm, train, risk, seed, folder
+        self.policy, self.engine, self.task, self.algorithm = policy, engine, task, algorithm
+        self.train, self.seed, self.folder = train, seed, folder
+        self.updater = Updater(policy, reference, algorithm, train)
         self.steps_done = 0
         self.difficulties = sorted({question.difficulty for question in task.questions("held_out")})
-        self.optimizer = torch.optim.AdamW(
-            policy.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
-        )
-        updates = train.steps * train.mini_batches
-        self.scheduler = {
-            "constant": lambda: get_constant_schedule_with_warmup(self.optimizer, train.warmup_steps),
-            "cosine": lambda: get_cosine_schedule_with_warmup(self.optimizer, train.warmup_steps, updates),
-        }[train.schedule]()
 
     def step(self) -> StepResult:
         """One step: responses to `train.questions` questions, then one update for each mini-batch."""
         clock = _Clock()
         step = self.steps_done
         batch = self._collect(step, clock)
+        order = self.algorithm.estimator.order(batch.rewards[batch.kept])
+        batch = replace(batch, kept=batch.kept[order])
         group, kept = batch.generation.tokens.shape[1], batch.kept
         learned, rewards = batch.generation.select(kept), batch.rewards[kept]
         permutation = bundles.permutations(
-            len(kept), group, self.risk.bundle_size, seeds.generator(self.seed, "bundles", step)
+            len(kept), group, self.algorithm.risk.bundle_size, seeds.generator(self.seed, "bundles", step)
         )
         advantages = self.algorithm.estimator(rewards + self._penalty(learned.lengths), permutation)  # (Q, G)
         with clock.phase("update"):
-            update = self._update(learned, batch.generation.log_probs[kept], rewards, advantages)
+            # A mini-batch is a random part of the questions, also where they are lined up by accuracy.
+            mini_batches = order.argsort().chunk(self.train.mini_batches)
+            try:
+                update = self.updater.update(
+                    learned, batch.generation.log_probs[kept], advantages, diagnostics.is_right(rewards), mini_batches
+                )
+            except NonFiniteError as error:
+                raise self._stopped(error, learned, rewards, advantages) from error
             self.engine.sync(self.policy)
         self.steps_done += 1
 
@@ -117,7 +117,12 @@ class Trainer:
                 self.difficulties,
             ),
             **diagnostics.bundle_metrics(
-                rewards, advantages, log_probs[kept], permutation, self.algorithm.estimator.quantiles, self.risk
+                rewards,
+                advantages,
+                log_probs[kept],
+                permutation,
+                self.algorithm.estimator.quantiles,
+                self.algorithm.risk,
             ),
             **update,
         }
@@ -133,16 +138,14 @@ class Trainer:
         return {
             "steps_done": self.steps_done,
             "seed": self.seed,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "updater": self.updater.state_dict(),
             "estimator": self.algorithm.estimator.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`; the policy must already hold the weights of that moment."""
         self.steps_done = state["steps_done"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.updater.load_state_dict(state["updater"])
         self.algorithm.estimator.load_state_dict(state["estimator"])
 
     def _collect(self, step: int, clock: _Clock) -> Batch:
@@ -184,85 +187,16 @@ class Trainer:
         margin = round(self.algorithm.overlong_margin * self.train.max_new_tokens)
         return overlong_penalty(lengths, self.train.max_new_tokens, margin) if margin else 0.0
 
-    def _update(self, learned: Responses, old: Tensor, rewards: Tensor, advantages: Tensor) -> dict[str, float]:
-        """One optimiser step for each mini-batch of questions; gradients add up over micro-batches."""
-        mask = learned.mask  # (Q, G, T)
-        # The loss needs every response scored by the reference; to measure the divergence, a part is enough.
-        compared = len(mask) if self.train.kl_coefficient else -(-len(mask) // _KL_SHARE)
-        with torch.no_grad():
-            parts = (learned.select(rows) for rows in torch.arange(compared).split(self.train.micro_batch))
-            reference = torch.cat([self.reference.score(part, self.train.temperature).log_probs for part in parts])
-        weights, entropies, ratios = torch.zeros_like(old), torch.zeros_like(old), torch.ones_like(old)
-        clipped = torch.zeros_like(old, dtype=torch.int8)
-        losses, norms = [], []
-        for mini in torch.arange(len(mask)).chunk(self.train.mini_batches):
-            weights[mini] = surrogates.token_weights(
-                self.algorithm.aggregation, mask[mini].flatten(0, 1), self.train.max_new_tokens, mask.shape[1]
-            ).view_as(mask[mini])
-            loss = 0.0
-            for rows, teaches in self._passes(mini, learned.lengths, advantages):
-                with torch.set_grad_enabled(teaches):
-                    scores = self.policy.score(learned.select(rows), self.train.temperature)
-                    flat = (scores.log_probs, old[rows], mask[rows])
-                    log_probs, old_rows, mask_rows = (tensor.flatten(0, 1) for tensor in flat)
-                    objective = self.algorithm.surrogate(
-                        log_probs, old_rows, advantages[rows].flatten().to(old.dtype), mask_rows
-                    )
-                    value = objective.value
-                    if self.train.kl_coefficient:
-                        value = value - self.train.kl_coefficient * surrogates.kl_k3(
-                            log_probs, reference[rows].flatten(0, 1)
-                        )
-                    part_loss = -(weights[rows].flatten(0, 1) * value).sum()
-                if teaches:
-                    part_loss.backward()
-                loss += part_loss.item()
-                entropies[rows] = scores.entropies
-                ratios[rows] = objective.ratio.detach().view_as(mask[rows]).to(ratios.dtype)
-                clipped[rows] = objective.clipped.view_as(mask[rows])
-            norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.train.max_grad_norm).item()
-            self._require_finite(loss, norm, learned, rewards, advantages)
-            self.optimizer.step()
-            self.scheduler.step()
-            self.optimizer.zero_grad()
-            losses.append(loss)
-            norms.append(norm)
-        return {
-            "loss": sum(losses) / len(losses),
-            "gradient/norm": sum(norms) / len(norms),
-            "learning_rate": self.scheduler.get_last_lr()[0],
-            "kl/base": diagnostics.masked_mean(surrogates.kl_k3(old[:compared], reference), mask[:compared]),
-            **diagnostics.update_metrics(entropies, ratios, clipped, mask, diagnostics.is_right(rewards)),
-        }
-
-    def _passes(self, questions: Tensor, lengths: Tensor, advantages: Tensor) -> Iterator[tuple[Tensor, bool]]:
-        """The micro-batches of a mini-batch, and whether they can have a gradient.
-
-        Questions whose advantages are all zero have none, and are scored for the metrics alone.
-        """
-        teaches = (advantages[questions] != 0).any(1)
-        if self.train.kl_coefficient or not teaches.any():  # without any gradient AdamW would not follow its momentum
-            teaches[:] = True
-        for chosen in (True, False):
-            part = questions[teaches == chosen]
-            by_length = lengths[part].sum(1).argsort(stable=True)  # like with like: less padding
-            yield from ((rows, chosen) for rows in part[by_length].split(self.train.micro_batch) if len(rows))
-
-    def _require_finite(
-        self, loss: float, norm: float, learned: Responses, rewards: Tensor, advantages: Tensor
-    ) -> None:
-        if torch.tensor([loss, norm]).isfinite().all():
-            return
+    def _stopped(self, error: NonFiniteError, learned: Responses, rewards: Tensor, advantages: Tensor) -> RunError:
+        """Writes the batch to disk and says where it is."""
         step = self.steps_done + 1
         path = self.folder / f"failed-step-{step:06d}.pt"
         batch = {part.name: getattr(learned, part.name) for part in fields(learned)}
-        torch.save(
-            {"step": step, "loss": loss, "gradient_norm": norm, "rewards": rewards, "advantages": advantages, **batch},
-            path,
-        )
-        raise RunError(
-            f"step {step}: the loss is {loss} and the gradient's norm {norm}; training stopped before the update. The "
-            f"batch is in {path}. A smaller learning rate (now {self.scheduler.get_last_lr()[0]:g}) is the usual remedy"
+        found = {"step": step, "loss": error.loss, "gradient_norm": error.norm}
+        torch.save(found | {"rewards": rewards, "advantages": advantages} | batch, path)
+        return RunError(
+            f"step {step}: the loss is {error.loss} and the gradient's norm {error.norm}; training stopped before the "
+            f"update. The batch is in {path}. A smaller learning rate (now {error.rate:g}) is the usual remedy"
         )
 
     def _rollouts(self, batch: Batch, permutation: Tensor, advantages: Tensor) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,13 +27,15 @@ def draw(seed: int = 0, questions: int = 10, responses: int = 8) -> tuple[Tensor
     return rewards, bundles.permutations(questions, responses, 5, generator)
 
 
-def first_batch(advantage: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def first_batch(
+    advantage: Callable[..., Tensor], alpha: float = 0.2, omega: float = 0.5
+) -> Callable[[Tensor, Tensor], Tensor]:
     """An estimator of the RiskPO family on its first batch, whose own quantiles start the tracker."""
 
     def estimate(rewards: Tensor, permutation: Tensor) -> Tensor:
         scores = bundles.scores(rewards, permutation).flatten()
-        q_alpha, q_beta = (risk.quantile(scores, level).item() for level in (0.2, 0.8))
-        return advantage(rewards, permutation, q_alpha, q_beta, 0.5, baseline="group", scale="none")
+        q_alpha, q_beta = (risk.quantile(scores, level).item() for level in (alpha, 0.8))
+        return advantage(rewards, permutation, q_alpha, q_beta, omega, baseline="group", scale="none")
 
     return estimate
 
@@ -73,6 +76,18 @@ TABLE = {
         "token_mean",
     ),
     "risk_seeking": Expected(first_batch(advantages.risk_seeking), surrogates.sequence_clip(0.2, 0.2), "sequence_mean"),
+    "riskpo_marginal": Expected(
+        first_batch(partial(advantages.riskpo, credit="marginal")), surrogates.sequence_clip(0.2, 0.2), "sequence_mean"
+    ),
+    "riskpo_stratified": Expected(
+        first_batch(partial(advantages.riskpo, credit="marginal"), 0.45, 1.0),
+        surrogates.sequence_clip(0.2, 0.2),
+        "sequence_mean",
+    ),
+    "mvar_accuracy": Expected(lambda r, p: advantages.mvar_accuracy(r, 0.45, 0.8, 1.0), PPO, "sequence_mean"),
+    "mvar_log_accuracy": Expected(
+        lambda r, p: advantages.mvar_accuracy(r, 0.45, 0.8, 1.0, "log"), PPO, "sequence_mean"
+    ),
 }
 
 

@@ -16,7 +16,7 @@ def make_trainer(base_model, settings, task, tmp_path, name="grpo", options=None
     policy, reference = Policy.load(base_model), Policy.load(base_model)
     algorithm = algorithms.build(name, options or {}, settings.risk)
     train = replace(settings.train, **changes)
-    return Trainer(policy, reference, TransformersEngine(policy), task, algorithm, train, settings.risk, seed, tmp_path)
+    return Trainer(policy, reference, TransformersEngine(policy), task, algorithm, train, seed, tmp_path)
 
 
 class Generous:
@@ -42,11 +42,11 @@ def test_every_algorithm_moves_every_parameter_and_leaves_the_reference_alone(
 ):
     trainer = make_trainer(base_model, settings, Generous(task), tmp_path, name)
     before = [parameter.detach().clone() for parameter in trainer.policy.model.parameters()]
-    reference = [parameter.detach().clone() for parameter in trainer.reference.model.parameters()]
+    reference = [parameter.detach().clone() for parameter in trainer.updater.reference.model.parameters()]
     result = trainer.step()
     trainer.step()
     assert all((a != b).any() for a, b in zip(before, trainer.policy.model.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(reference, trainer.reference.model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(reference, trainer.updater.reference.model.parameters(), strict=True))
     assert math.isfinite(result.metrics["loss"]) and result.metrics["gradient/norm"] > 0
     assert result.metrics["step"] == 1
 
@@ -59,8 +59,8 @@ def test_gradients_do_not_depend_on_the_micro_batch(name, base_model, settings, 
         trainer = make_trainer(
             base_model, settings, Generous(task), tmp_path, name, micro_batch=micro, mini_batches=1, max_grad_norm=1e9
         )
-        trainer.optimizer = torch.optim.SGD(trainer.policy.model.parameters(), lr=1.0)
-        trainer.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.optimizer, 1.0)
+        trainer.updater.optimizer = torch.optim.SGD(trainer.policy.model.parameters(), lr=1.0)
+        trainer.updater.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.updater.optimizer, 1.0)
         before = weights(trainer)
         metrics = trainer.step().metrics
         results.append((weights(trainer) - before, metrics["loss"], metrics["entropy/mean"]))
@@ -90,7 +90,7 @@ def test_state_dict_continues_the_very_same_run(base_model, settings, task, tmp_
     resumed = make_trainer(
         tmp_path / "model", settings, Generous(task), tmp_path, "riskpo", schedule="cosine", warmup_steps=2
     )
-    resumed.reference = straight.reference
+    resumed.updater.reference = straight.updater.reference
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert resumed.step().metrics == pytest.approx(expected.metrics, nan_ok=True, rel=0, abs=0)
     assert torch.equal(weights(straight), weights(resumed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -69,3 +69,9 @@ class TeachableTask(Task, Protocol):
     ) -> list[tuple[str, str]]:
         """``n`` pairs (prompt, solution) of the training split; by default of the task's difficulties."""
         ...
+
+
+def verdicts(task: Task, question: Question, responses: Sequence[str]) -> list[Verdict]:
+    """Judge the responses to one question; equal ones are verified once."""
+    judged = {response: task.verify(question, response) for response in set(responses)}
+    return [judged[response] for response in responses]
