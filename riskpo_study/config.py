@@ -75,8 +75,8 @@ class Runs(Section):
     key = "runs"
     algorithms: tuple[str, ...]
     seeds: tuple[Whole, ...]
-    further_algorithms: Annotated[tuple[str, ...], MAY_BE_EMPTY]
-    further_seeds: Annotated[tuple[Whole, ...], MAY_BE_EMPTY]
+    further_algorithms: Annotated[tuple[str, ...], MAY_BE_EMPTY] = ()
+    further_seeds: Annotated[tuple[Whole, ...], MAY_BE_EMPTY] = ()
 
     def check(self) -> None:
         for name in ("algorithms", "seeds", "further_algorithms", "further_seeds"):

@@ -28,7 +28,7 @@ Record = Literal["metrics", "evaluations", "counts", "quantile_logprob"]
 OF_BASE: tuple[Record, ...] = ("counts", "quantile_logprob")
 
 
-def collect(results: Path, config: Config) -> None:
+def collect(results: Path, config: Config) -> list[str]:
     """Join each kind of record over the runs: `records/<record>.parquet`, with algorithm and seed in front.
 
     A run whose folder is not here, since it was made on another machine or in another clone, keeps the records that
@@ -37,9 +37,13 @@ def collect(results: Path, config: Config) -> None:
     Args:
         results: folder of the profile, `config.results`; has `runs/<algorithm>-<seed>/` and `base/`.
 
+    Returns:
+        The runs that have not been made yet, as `algorithm-seed`: a study can be looked at before it is finished.
+
     Raises:
-        DataError: where there is no record of a run.
+        DataError: where a run has been made in part, or no run at all.
     """
+    absent: dict[str, None] = {}
     for record in get_args(Record):
         path = results / "records" / f"{record}.parquet"
         before = pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=["algorithm", "seed"])
@@ -47,18 +51,23 @@ def collect(results: Path, config: Config) -> None:
         runs += [(a, s, results / "runs" / f"{a}-{s}") for a, s in config.runs.all]
         frames = []
         for algorithm, seed, folder in runs:
-            made = folder / f"{record}.parquet"
-            if made.is_file():
-                frame = pd.read_parquet(made)
+            frame = before[(before["algorithm"] == algorithm) & (before["seed"] == seed)]
+            if folder.is_dir():
+                try:
+                    frame = pd.read_parquet(folder / f"{record}.parquet")
+                except FileNotFoundError as error:
+                    raise DataError(f"{folder} has no {record}.parquet: finish the run first (dvc repro).") from error
                 frame.insert(0, "algorithm", algorithm)
                 frame.insert(1, "seed", seed)
-            else:
-                frame = before[(before["algorithm"] == algorithm) & (before["seed"] == seed)]
             if frame.empty:
-                raise DataError(f"{folder} has no {record}.parquet: finish the run first (dvc repro).")
-            frames.append(frame)
+                absent[f"{algorithm}-{seed}"] = None
+            else:
+                frames.append(frame)
+        if not frames:
+            raise DataError(f"{results} has no run with {record}.parquet: train first (dvc repro).")
         with files.atomic(path) as temporary:
             pd.concat(frames, ignore_index=True).to_parquet(temporary, index=False)
+    return list(absent)
 
 
 def read(
@@ -101,10 +110,12 @@ def _runs(config: Config, algorithms: Sequence[str] | None) -> list[tuple[str, i
 def main() -> int:
     try:
         config = configuration.load()
-        collect(config.results, config)
+        absent = collect(config.results, config)
     except (ConfigError, DataError, RunError) as error:
         print(error, file=sys.stderr)
         return 1
+    if absent:
+        print(f"Runs that are not there yet: {', '.join(absent)}.", file=sys.stderr)
     return 0
 
 

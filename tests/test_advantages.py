@@ -579,3 +579,93 @@ def test_sum_mean_credit_turns_the_sign_of_some_responses() -> None:
     shared = advantages.riskpo_released(rewards, 5, 0.2, 0.8, credit="uniform")
     credited = advantages.riskpo_released(rewards, 5, 0.2, 0.8, credit="sum-mean")
     assert 0.07 < ((shared * credited) < 0).double().mean().item() < 0.21
+
+
+# Ours: credit by expectation, and the measure of accuracies
+
+
+def _marginal_by_enumeration(rewards: Tensor, q_alpha: float, q_beta: float, omega: float, size: int) -> Tensor:
+    """Mean of the bundle's advantage over every way to complete a response to a bundle."""
+    expected = torch.empty_like(rewards)
+    for start in range(0, len(rewards), size):
+        rows = range(start, start + size)
+        for question in rows:
+            others = [rewards[row].tolist() for row in rows if row != question]
+            for response, reward in enumerate(rewards[question].tolist()):
+                scores = torch.tensor([reward + sum(chosen) for chosen in product(*others)]).double()
+                expected[question, response] = risk.mvar_advantage(scores, q_alpha, q_beta, omega).mean()
+    return expected
+
+
+@pytest.mark.parametrize(("seed", "largest"), [(0, 1), (1, 1), (2, 2)])
+def test_marginal_credit_is_the_expectation_over_all_bundles(seed: int, largest: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rewards = torch.randint(0, largest + 1, (6, 4), generator=generator).double()
+    pairing = bundles.permutations(6, 4, 3, generator)
+    found = advantages.riskpo(rewards, pairing, 0.7, 2.2, 0.5, baseline="none", credit="marginal")
+    torch.testing.assert_close(found, _marginal_by_enumeration(rewards, 0.7, 2.2, 0.5, 3))
+    centred = advantages.riskpo(rewards, pairing, 0.7, 2.2, 0.5, credit="marginal")
+    torch.testing.assert_close(centred.sum(1), torch.zeros(6, dtype=torch.float64))
+
+
+def test_marginal_credit_is_the_mean_of_shared_credit() -> None:
+    generator = torch.Generator().manual_seed(3)
+    rewards = torch.randint(0, 2, (5, 4), generator=generator).double()
+    options = (0.8, 3.2, 0.5, "none")
+    shared = [advantages.riskpo(rewards, bundles.permutations(5, 4, 5, generator), *options) for _ in range(4000)]
+    drawn = torch.stack(shared)
+    expected = advantages.riskpo(rewards, bundles.permutations(5, 4, 5, generator), *options, credit="marginal")
+    assert ((drawn.mean(0) - expected).abs() < 5 * drawn.std(0) / len(drawn) ** 0.5 + 1e-12).all()
+
+
+def test_marginal_credit_needs_whole_rewards() -> None:
+    pairing = bundles.in_order(4, 3, 2)
+    with pytest.raises(ConfigError, match="credit = 'marginal' needs whole rewards of at least 0"):
+        advantages.riskpo(torch.full((4, 3), 0.5), pairing, 0.5, 1.5, 0.5, credit="marginal")
+    with pytest.raises(ConfigError, match="credit = 'fair' is unknown; choose shared or marginal"):
+        advantages.riskpo(torch.ones(4, 3), pairing, 0.5, 1.5, 0.5, credit="fair")
+
+
+def _mvar_accuracy_by_rank(rewards: Tensor, alpha: float, beta: float, omega: float) -> Tensor:
+    """A loop over responses; the weight of tied ranks by a fine grid of levels."""
+    questions, responses = rewards.shape
+    result = torch.empty_like(rewards)
+    for q in range(questions):
+        for g in range(responses):
+            others = (rewards[q].sum() - rewards[q, g]) / (responses - 1)
+            rivals = [rewards[row].mean() for row in range(questions) if row != q]
+            below = sum(bool(rival < others) for rival in rivals)
+            equal = sum(bool(rival == others) for rival in rivals)
+            levels = (below + (torch.arange(100_000).double() + 0.5) / 100_000 * (equal + 1)) / questions
+            weight = torch.where(levels < alpha, 1 + omega, torch.where(levels < beta, 1.0, 0.0)).mean()
+            result[q, g] = weight * (rewards[q, g] - others)
+    return result
+
+
+@given(binary=st.integers(0, 2**24 - 1), omega=st.sampled_from([0.0, 0.5, 1.0]))
+def test_mvar_of_accuracies_against_a_loop(binary: int, omega: float) -> None:
+    rewards = torch.tensor([binary >> bit & 1 for bit in range(24)]).double().view(6, 4)
+    found = advantages.mvar_accuracy(rewards, 0.3, 0.75, omega)
+    torch.testing.assert_close(found, _mvar_accuracy_by_rank(rewards, 0.3, 0.75, omega), atol=2e-5, rtol=0)
+
+
+def test_mvar_of_accuracies_with_all_levels_is_the_mean_objective() -> None:
+    rewards = torch.randint(0, 2, (7, 5), generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(advantages.mvar_accuracy(rewards, 0.0, 1.0, 2.0), advantages.rloo(rewards))
+    logarithmic = advantages.mvar_accuracy(rewards, 0.0, 1.0, 2.0, utility="log")
+    torch.testing.assert_close(logarithmic, advantages.max_rl(rewards))
+
+
+def test_mvar_of_accuracies_favours_the_hard_and_drops_the_mastered() -> None:
+    """The weight of a response does not depend on its own reward, and falls with the accuracy of the others."""
+    rewards = torch.tensor([[0, 0, 0, 1], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]).double()
+    weight = advantages.mvar_accuracy(rewards, 0.5, 0.75, 1.0) / advantages.rloo(rewards)
+    assert weight[0, 3] == 2 and (weight[0, :3] < 2.01).all() and weight[1, 0] == 2
+    assert weight[2, 0] <= 1 and weight[2, 3] == 0.5  # shares the two highest of four ranks
+
+
+def test_mvar_of_accuracies_names_what_it_cannot_rank() -> None:
+    with pytest.raises(ConfigError, match="give rewards of at least 2 questions"):
+        advantages.mvar_accuracy(torch.ones(1, 4), 0.2, 0.8, 0.5)
+    with pytest.raises(ConfigError, match="utility = 'cubic' is unknown; choose linear or log"):
+        advantages.mvar_accuracy(torch.ones(2, 4), 0.2, 0.8, 0.5, utility="cubic")

@@ -108,7 +108,7 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         (
             "algorithms.grpo",
             ...,
-            "runs.algorithms lists grpo: give its options as algorithms.grpo, {} for none.",
+            "runs lists grpo: give its options as algorithms.grpo, {} for none.",
         ),
         ("algorithms.riskpo", None, "algorithms.riskpo = None must be a mapping; write {} for an empty one."),
         (
@@ -116,6 +116,30 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             {"learning_rate": -1},
             "algorithms.riskpo.learning_rate = -1.0 must be greater than 0.",
         ),
+        (
+            "algorithms.riskpo",
+            {"bundle_size": 3},
+            "algorithms.riskpo.bundle_size = 3 does not divide train.questions = 40.",
+        ),
+        (
+            "algorithms.riskpo",
+            {"matched_to": "nobody"},
+            "algorithms.riskpo.matched_to = 'nobody' is no algorithm of the configuration.",
+        ),
+        (
+            "tuning.own",
+            {"riskpo": [{"learning_rate": 1e-3}] * 2},
+            (
+                "tuning.own.riskpo has 2 candidates, tuning.candidates 1: give every algorithm equally many, or one is "
+                "tuned better than the others."
+            ),
+        ),
+        (
+            "tuning.candidates",
+            [{"baseline": "group"}],
+            "The tuning candidate {'baseline': 'group'} has no learning_rate: give it one.",
+        ),
+        ("runs.further_seeds", 3, "runs.further_seeds = 3 must be a list of at least one value."),
         ("task.name", "chess", "task.name = 'chess' is not implemented; known tasks: countdown."),
         ("task.numbers", [3, 6], "task.numbers[1] = 6 must be between 2 and 5."),
         (
@@ -194,7 +218,8 @@ def test_shipped_profile_parses(project: Path, profile: str) -> None:
     composed = profiles.compose(profile, project / "params.yaml")
     assert composed.profile == profile
     assert config.load(project / "params.yaml") == composed
-    assert set(composed.algorithms) == set(ALGORITHMS)
+    variants = {name for name, options in composed.algorithms.items() if "preset" in options}
+    assert set(composed.algorithms) - variants == set(ALGORITHMS)
 
 
 def test_study_compares_every_algorithm(project: Path) -> None:
@@ -248,7 +273,12 @@ def test_command_line_explains_itself(
 @pytest.mark.parametrize("file", [CONF / "config.yaml", *(CONF / "profile").glob("*.yaml")], ids=lambda file: file.stem)
 def test_every_key_has_a_comment_above(file: Path) -> None:
     lines = file.read_text().splitlines()
-    sections = {"task:", "base_model:", "train:", "evaluation:"} if file.parent.name == "profile" else set()
+    sections = (
+        {"task:", "base_model:", "train:", "tuning:", "algorithms:", "evaluation:"}
+        if file.parent.name == "profile"
+        else set()
+    )
     for above, line in zip(["", *lines], lines, strict=False):
         if ":" in line and not line.lstrip().startswith(("#", "-")) and line not in sections:
-            assert above.lstrip().startswith("#"), f"no comment above {line!r}"
+            same_kind = "{preset:" in line and "{preset:" in above  # variants of one option share a comment
+            assert same_kind or above.lstrip().startswith("#"), f"no comment above {line!r}"

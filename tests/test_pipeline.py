@@ -191,11 +191,19 @@ def test_dvc_reads_the_stages_of_each_profile(project: Path, profile: str) -> No
     listed = subprocess.run(
         [*DVC, "stage", "list", "--name-only"], cwd=project, capture_output=True, text=True, check=True
     )
-    runs = [f"{a}-{s}" for a in composed.runs.algorithms for s in composed.runs.seeds]
+    runs = composed.runs
+    of = {
+        "${runs.algorithms}": [f"-{a}" for a in runs.algorithms],
+        "${runs.algorithms} ${runs.seeds}": [f"-{a}-{s}" for a in runs.algorithms for s in runs.seeds],
+        "${runs.further_algorithms} ${runs.further_seeds}": [
+            f"-{a}-{s}" for a in runs.further_algorithms for s in runs.further_seeds
+        ],
+        "": [""],
+    }
     expected = {
-        f"{stage}@{profile}{'-' if run else ''}{run}"
+        f"{stage}@{profile}{item}"
         for stage, body in STAGES.items()
-        for run in (runs if "seed" in body["matrix"] else [""])
+        for item in of[" ".join(body["matrix"][key] for key in ("algorithm", "seed") if key in body["matrix"])]
     }
     assert set(listed.stdout.split()) == expected
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from conftest import random_model
 
+from riskpo_study import policy as policy_module
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.policy import Policy, Responses
 
@@ -95,3 +96,24 @@ def test_a_special_token_inside_a_response_stays_in_its_text(policy):
     ]
     ((text,),) = policy.decode(Responses(((5,),), torch.tensor([[ids]]), torch.tensor([[len(ids)]])))
     assert text.split() == ["3", "<unk>", "+", "4"]
+
+
+def test_shared_beginnings_are_computed_once(policy):
+    """With three tokens to choose from most responses agree for a while; a column for each distinct prefix is left."""
+    responses = make_responses(questions=5, group=12, seed=4, vocabulary=6)
+    prefixes = [
+        {
+            tuple(responses.tokens[q, g, : end + 1].tolist())
+            for g in range(12)
+            for end in range(responses.lengths[q, g] - 1)
+        }
+        for q in range(5)
+    ]
+    columns = [len(prompt) + len(distinct) for prompt, distinct in zip(responses.prompts, prefixes, strict=True)]
+    batch = policy_module._prefix_tree(responses)
+    assert batch.input_ids.shape == (5, max(columns))
+    assert (batch.attention_mask[:, 0].diagonal(dim1=1, dim2=2)).all()
+    scores = policy.score(responses)
+    log_probs, entropies = one_at_a_time(policy.model, responses, 1.0)
+    torch.testing.assert_close(scores.log_probs, log_probs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(scores.entropies, entropies, atol=1e-5, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -67,3 +68,20 @@ def test_a_missing_record_is_named(results: Path, study: config.Config) -> None:
         records.collect(results, study)
     with pytest.raises(DataError, match=r"has no records/counts\.parquet"):
         records.read(results / "nowhere", "counts", study)
+
+
+def test_a_run_of_another_machine_keeps_its_records(results: Path, study: config.Config) -> None:
+    before = records.read(results, "counts", study)
+    shutil.rmtree(results / "runs" / "grpo-1")
+    shutil.rmtree(results / "base")
+    records.collect(results, study)
+    pd.testing.assert_frame_equal(records.read(results, "counts", study), before)
+
+
+def test_further_runs_are_read_by_name(results: Path, study: config.Config) -> None:
+    runs = config.Runs(("riskpo",), (0, 1), ("grpo",), (0, 1))
+    more = replace(study, runs=runs)
+    assert runs.names == ("riskpo", "grpo") and runs.all[-1] == ("grpo", 1)
+    assert set(records.read(results, "counts", more)["algorithm"]) == {"riskpo"}
+    assert set(records.read(results, "counts", more, algorithms=["grpo"])["of"]) == {"runs/grpo-0", "runs/grpo-1"}
+    assert records.missing(results, "counts", more, algorithms=["grpo"]) == []

@@ -66,3 +66,22 @@ def test_an_empty_prompt_is_named(policy):
 def test_a_policy_with_the_padded_layout_gives_the_same_rollouts(policy):
     other = Policy(policy.model, policy.tokenizer, "padded")
     assert torch.equal(generate(policy).tokens, generate(other).tokens)
+
+
+def test_responses_that_agree_so_far_share_a_row_of_the_model(policy):
+    """The model never sees more rows than there are distinct unfinished responses; the draws are those of `_draw`."""
+    seen = []
+    handle = policy.model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(len(given["input_ids"])), with_kwargs=True
+    )
+    generation = generate(policy, n=64, temperature=0.5)
+    handle.remove()
+    assert seen[0] == len(PROMPTS)
+    for step, rows in enumerate(seen[1:], start=1):
+        growing = {
+            (q, *generation.tokens[q, g, :step].tolist())
+            for q in range(len(PROMPTS))
+            for g in range(64)
+            if generation.lengths[q, g] > step
+        }
+        assert rows == len(growing)

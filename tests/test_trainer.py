@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from riskpo_study import algorithms
+from riskpo_study import algorithms, update
 from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.errors import RunError
 from riskpo_study.policy import Policy
@@ -156,3 +156,54 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_batch(base_model, setting
     assert torch.equal(before, weights(trainer))
     batch = torch.load(tmp_path / "failed-step-000002.pt", weights_only=True)
     assert batch["step"] == 2 and batch["tokens"].shape[:2] == batch["rewards"].shape == (10, 4)
+
+
+def test_questions_without_a_signal_have_no_gradient_but_are_measured(base_model, settings, task, tmp_path):
+    """One SGD step with and without leaving them out of the backward pass: the same gradient and metrics."""
+    results = []
+    for leave_out in (True, False):
+        trainer = make_trainer(base_model, settings, Generous(task), tmp_path, mini_batches=1, max_grad_norm=1e9)
+        if not leave_out:
+            trainer.updater._passes = lambda questions, *_: ((rows, True) for rows in questions.split(5))
+        trainer.updater.optimizer = torch.optim.SGD(trainer.policy.model.parameters(), lr=1.0)
+        trainer.updater.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.updater.optimizer, 1.0)
+        before = weights(trainer)
+        metrics = trainer.step().metrics
+        results.append((weights(trainer) - before, metrics))
+    (gradient, metrics), (expected, every) = results
+    assert metrics["share/zero_variance"] > 0
+    torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4)
+    assert metrics == pytest.approx(every, nan_ok=True, abs=1e-5)
+
+
+def test_adam_follows_its_momentum_where_a_batch_teaches_nothing(base_model, settings, task, tmp_path):
+    trainer = make_trainer(base_model, settings, Generous(task), tmp_path)
+    trainer.step()
+    trainer.task = task  # an untrained model is never right
+    before = weights(trainer)
+    assert trainer.step().metrics["share/zero_advantage"] == 1
+    assert not torch.equal(before, weights(trainer))
+
+
+def test_stratified_bundles_join_questions_of_similar_accuracy(base_model, settings, task, tmp_path):
+    trainer = make_trainer(base_model, settings, Generous(task), tmp_path, "riskpo_stratified")
+    rows = trainer.step().rollouts
+    group = rows["bundle"] // settings.train.responses
+    accuracy = rows.groupby([group, rows["question_id"]]).reward.mean()
+    assert accuracy.loc[0].max() <= accuracy.loc[1].min()
+    assert rows.groupby("bundle").question_id.nunique().eq(settings.risk.bundle_size).all()
+
+
+def test_the_learning_rate_warms_up_and_decays(settings):
+    train = replace(settings.train, steps=10, mini_batches=2, warmup_steps=3, schedule="cosine")
+    rates = [update._rate(train, done) for done in range(20)]
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[3:] == sorted(rates[3:], reverse=True) and 0 < rates[-1] < 0.05
+    assert [update._rate(replace(train, schedule="constant"), done) for done in (3, 19)] == [1.0, 1.0]
+
+
+def test_the_step_is_measured_on_questions_not_yet_learned_from(base_model, settings, task, tmp_path):
+    metrics = make_trainer(base_model, settings, Generous(task), tmp_path).step().metrics
+    assert 0 < metrics["kl/step"] < 0.1
+    single = make_trainer(base_model, settings, Generous(task), tmp_path, mini_batches=1).step().metrics
+    assert math.isnan(single["kl/step"])
