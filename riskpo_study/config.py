@@ -77,9 +77,10 @@ class Runs(Section):
     seeds: tuple[Whole, ...]
     further_algorithms: Annotated[tuple[str, ...], MAY_BE_EMPTY] = ()
     further_seeds: Annotated[tuple[Whole, ...], MAY_BE_EMPTY] = ()
+    ablations: Annotated[tuple[str, ...], MAY_BE_EMPTY] = ()
 
     def check(self) -> None:
-        for name in ("algorithms", "seeds", "further_algorithms", "further_seeds"):
+        for name in ("algorithms", "seeds", "further_algorithms", "further_seeds", "ablations"):
             _require_distinct(f"runs.{name}", getattr(self, name))
         repeated = [run for run in self._further if run in self._main]
         if repeated:
@@ -257,12 +258,14 @@ class Config:
             raise ConfigError(f"profile = {self.profile!r} names a folder: use lower-case letters, digits, - and _.")
         _require_multiple("train.questions", self.train.questions, "risk.bundle_size", self.risk.bundle_size)
         # Not imported with the module: both import torch, and their modules import this one.
-        from riskpo_study import algorithms, tasks
+        from riskpo_study import ablations, algorithms, tasks
 
         if self.task.name not in tasks.TASKS:
             raise ConfigError(
                 f"task.name = {self.task.name!r} is not implemented; known tasks: {', '.join(tasks.TASKS)}."
             )
+        for name in self.runs.ablations:
+            ablations.family(name)
         for name in self.runs.names:
             if name not in self.algorithms:
                 algorithms.check_known(name)

@@ -142,7 +142,12 @@ def test_stage_lists_the_parameters_that_its_notebook_reads(stage: str) -> None:
 
 def test_git_holds_what_is_not_cached() -> None:
     """.gitignore covers the outputs that only the DVC cache holds, and no other."""
-    made_up = {"${item.profile}": "quick", "${item.algorithm}": "riskpo", "${item.seed}": "0"}
+    made_up = {
+        "${item.profile}": "quick",
+        "${item.algorithm}": "riskpo",
+        "${item.seed}": "0",
+        "${item.family}": "omega",
+    }
     for stage in STAGES:
         for path, options in outputs(stage).items():
             for variable, value in made_up.items():
@@ -198,12 +203,13 @@ def test_dvc_reads_the_stages_of_each_profile(project: Path, profile: str) -> No
         "${runs.further_algorithms} ${runs.further_seeds}": [
             f"-{a}-{s}" for a in runs.further_algorithms for s in runs.further_seeds
         ],
+        "${runs.ablations}": [f"-{family}" for family in runs.ablations],
         "": [""],
     }
     expected = {
         f"{stage}@{profile}{item}"
         for stage, body in STAGES.items()
-        for item in of[" ".join(body["matrix"][key] for key in ("algorithm", "seed") if key in body["matrix"])]
+        for item in of[" ".join(values for key, values in body["matrix"].items() if key != "profile")]
     }
     assert set(listed.stdout.split()) == expected
 
