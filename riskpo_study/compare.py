@@ -1,7 +1,8 @@
 """This run's table of Pass@k against the committed reference, results/<profile>/reference.csv.
 
 `python -m riskpo_study.compare` writes the comparison to tables/07_compare of the profile and prints one
-line; with `--accept` the present table becomes the reference. Trainings on two machines differ by rounding
+line; with `--accept` the present table becomes the reference, and it is written down how the runs were made
+(`provenance`). Trainings on two machines differ by rounding
 and from there by chance, so a rerun is expected to agree within the intervals, not to the byte.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from riskpo_study import config as configuration
-from riskpo_study import tables
+from riskpo_study import provenance, tables
 from riskpo_study.analysis import mover
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.evaluation import Interval
@@ -124,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = configuration.load()
         if options.accept:
             print(f"The reference is now {accept(config.results).relative_to(configuration.root())}; commit it.")
+            provenance.gather(config)
         print(compare(config.results, tables.names(config)))
     except (ConfigError, DataError) as error:
         print(error, file=sys.stderr)

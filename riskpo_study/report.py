@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 
+from riskpo_study import ablations, claims, files, findings, provenance, tables, tuning
 from riskpo_study import config as configuration
-from riskpo_study import files, findings, tables
 from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError, DataError, RunError
 from riskpo_study.findings import Finding, Study
@@ -42,13 +42,25 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """What the report takes from one notebook; of each table as many parts as `tables` says, None for all."""
+    """What the report takes from one folder of figures and tables, of the notebook with the folder's name.
 
-    notebook: str
+    Of each table it takes as many parts as `tables` says, None for all. A stage with items is named with its item.
+    """
+
+    folder: str
     stage: str
     title: str
     figures: tuple[Figure, ...]
     tables: Mapping[str, int | None] = field(default_factory=dict)
+
+    @property
+    def notebook(self) -> str:
+        return self.folder.partition("/")[0]
+
+    def command(self, profile: str) -> str:
+        """What makes it again from the records."""
+        stage, _, item = self.stage.partition("-")
+        return f"dvc repro --single-item {stage}@{profile}{item and '-'}{item}"
 
 
 _LINES = "Bold: mean over seeds; thin: each seed; smoothed as the figure says."
@@ -140,6 +152,15 @@ SECTIONS = (
             "How many different right expressions a policy gives to a question.", findings.distinct_answers,
         ),
     ), {"passk": None, "gains": 1, "differences": 1, "answers": 1}),
+    *(
+        Section(f"08_ablation/{name}", f"ablation-{name}", f"Ablation: {family.title}", (
+            Figure(
+                "differences", "Minus the paper's setting",
+                "Differences on all questions, paired by seed and question, on the seeds that all settings have.",
+            ),
+        ), {"cells": None, "differences": 1})
+        for name, family in ablations.FAMILIES.items()
+    ),
 )  # fmt: skip
 """In the order of the report."""
 
@@ -196,14 +217,51 @@ def compose(config: Config) -> list[Block]:
     points = tuple(f"**{one.title}.** {one.finding(study)}" for one in made if one.headline and one.finding)
     title = Heading(1, f"RiskPO against the GRPO family: {config.profile}")
     opening: list[Block] = [title, Text(_introduction(study)), *([Points(points)] if points else [])]
-    return [*opening, *body, Heading(2, "Settings"), Table("From params.yaml", _settings(config))]
+    return [*opening, *_verdicts(config), *body, *_tuning(study), *_closing(config)]
+
+
+def _verdicts(config: Config) -> Iterator[Block]:
+    """What becomes of the paper's claims, where they have been decided."""
+    decided = claims.read(config)
+    if decided is not None:
+        yield Heading(2, "What holds of the paper's claims")
+        yield Text("Decided by `python -m riskpo_study.claims`; the rules and all statistics are in `claims.md`.")
+        yield Table("Verdicts", claims.as_table(decided))
+
+
+def _tuning(study: Study) -> Iterator[Block]:
+    """Every candidate of every algorithm, where there was more than one."""
+    config = study.config
+    found = [algorithm for algorithm in config.runs.algorithms if tuning.path(config, algorithm).is_file()]
+    outcomes = [tuning.outcomes(config, algorithm) for algorithm in found]
+    tried = [table for table in outcomes if len(table) > 1]
+    if not tried:
+        return
+    settings = config.tuning
+    yield Heading(2, "Tuning")
+    yield Text(
+        f"Every algorithm had {len(settings.candidates)} candidates, each trained once with seed {settings.seed} and "
+        f"judged by its accuracy on {settings.questions} development questions of each difficulty × {settings.samples} "
+        "responses, which no other result rests on. Made by "
+        f"`dvc repro tune@{config.profile}-<algorithm>` from `notebooks/07_tuning.ipynb`. All of it: `tuning/`."
+    )
+    yield Table("All candidates", tables.tuning_table(pd.concat(tried, ignore_index=True), study.names))
+
+
+def _closing(config: Config) -> Iterator[Block]:
+    yield Heading(2, "Settings")
+    yield Table("From params.yaml", _settings(config))
+    made = provenance.read(config)
+    if made is not None:
+        yield Heading(2, "How the committed results were made")
+        yield Table("Versions, hardware and time", provenance.as_table(made))
 
 
 def _introduction(study: Study) -> str:
     config = study.config
     runs, confidence = config.runs, 100 * config.evaluation.confidence
     text = (
-        f"Profile `{config.profile}`: {len(runs.algorithms)} algorithms, {len(runs.seeds)} seeds each, "
+        f"Profile `{config.profile}`: {len(runs.algorithms)} algorithms, at least {len(runs.seeds)} seeds each, "
         f"{config.train.steps} training steps. Brackets hold {confidence:g}% bootstrap intervals; a difference is "
         "called higher or lower only where its interval leaves out 0. With few seeds the intervals understate how "
         "much another training would differ; sentences are not corrected for many comparisons, the tables' stars are."
@@ -227,7 +285,7 @@ def _absent(study: Study) -> list[str]:
 
 
 def _made(section: Section, config: Config) -> list[Figure]:
-    folder = config.results / "figures" / section.notebook
+    folder = config.results / "figures" / section.folder
     return [figure for figure in section.figures if (folder / f"{figure.name}.svg").is_file()]
 
 
@@ -235,15 +293,14 @@ def _section(section: Section, study: Study) -> Iterator[Block]:
     config = study.config
     figures = _made(section, config)
     if figures:
-        command = f"dvc repro --single-item {section.stage}@{config.profile}"
-        yield Text(f"Made by `{command}` from `notebooks/{section.notebook}.ipynb`.")
+        yield Text(f"Made by `{section.command(config.profile)}` from `notebooks/{section.notebook}.ipynb`.")
     for figure in figures:
         yield Heading(3, figure.title)
         if figure.finding:
             yield Text(figure.finding(study))
-        yield Picture(f"figures/{section.notebook}/{figure.name}.svg", figure.title, figure.caption)
+        yield Picture(f"figures/{section.folder}/{figure.name}.svg", figure.title, figure.caption)
     for name, count in section.tables.items():
-        place = f"tables/{section.notebook}/{name}"
+        place = f"tables/{section.folder}/{name}"
         if (config.results / f"{place}.md").is_file():
             note, parts = tables.read_parts(config.results / f"{place}.md")
             yield Text(f"{note} All of it: `{place}.csv`.")

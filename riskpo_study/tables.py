@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from riskpo_study import algorithms
+from riskpo_study import algorithms, tuning
 from riskpo_study.analysis import OVERALL, heading
 from riskpo_study.config import Config
 from riskpo_study.records import BASE
 
 __all__ = [
     "as_html", "as_markdown", "basis", "by_difficulty", "cell", "headline", "names", "questions",
-    "read", "read_parts", "save", "starred", "tails", "wide",
+    "read", "read_parts", "save", "starred", "tails", "tuning_table", "wide",
 ]  # fmt: skip
 
 _NAMES = {
@@ -39,9 +40,13 @@ _UNSAID = ("preset", "learning_rate")  # rates have a table of their own
 def names(config: Config) -> dict[str, str]:
     """How tables and figures call the algorithms: the field's name, and options that tell estimators apart.
 
+    Options are those that tuning chose, where it has.
+
     >>> names(config)["riskpo"]
     'RiskPO (baseline group, scale none)'
     """
+    if tuned := [algorithm for algorithm in config.runs.names if _is_tuned(config, algorithm)]:
+        config = tuning.applied(config, *tuned)
     found = dict(_NAMES)
     for algorithm in dict.fromkeys([*algorithms.ALGORITHMS, *config.algorithms]):
         chosen = config.algorithms.get(algorithm, {})
@@ -54,6 +59,12 @@ def names(config: Config) -> dict[str, str]:
         name = _NAMES.get(behind, behind)
         found[algorithm] = f"{name} ({', '.join(shown)})" if shown else name
     return found
+
+
+def _is_tuned(config: Config, algorithm: str) -> bool:
+    own = config.algorithms[algorithm]
+    needed = [algorithms.preset_name(algorithm, own), *([own["matched_to"]] if "matched_to" in own else [])]
+    return all(tuning.path(config, name).is_file() for name in needed)
 
 
 def basis(tidy: pd.DataFrame, config: Config, absent: Sequence[str] = ()) -> str:
@@ -148,6 +159,26 @@ def tails(tidy: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     questions = tidy["tail"].str.capitalize() + " tail (" + tidy["assumed"] + "?)"
     marked = tidy.assign(tail=questions, mark=", " + tidy["finding"])
     return wide(marked, names, columns="tail", rows=["algorithm", "step"])
+
+
+def tuning_table(outcomes: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """`tuning.outcomes` of several algorithms for readers: a row a candidate, the chosen one marked."""
+    (reach,) = (str(column) for column in outcomes if str(column).startswith("pass_at_"))
+    rows = []
+    for row in outcomes.to_dict("records"):
+        options = ", ".join(f"{key} {value}" for key, value in json.loads(row["options"] or "{}").items())
+        accuracy = cell(100 * row["accuracy"], 100 * row["low"], 100 * row["high"], 1)
+        rows.append({
+            "Algorithm": str(names.get(row["algorithm"], row["algorithm"])).partition(" (")[0],
+            "Learning rate": f"{row['learning_rate']:.2g}",
+            "Options": options or "–",
+            "Accuracy, %": row["failure"] or accuracy,
+            f"Pass@{reach.removeprefix('pass_at_')}, %": cell(100 * row[reach], digits=1),
+            "Entropy, nats per token": cell(row["entropy"]),
+            "KL of half a step, 10⁻³ nats": cell(1e3 * row["kl_step"], digits=3),
+            "": "chosen" if row["chosen"] else "–",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def as_markdown(table: pd.DataFrame) -> str:

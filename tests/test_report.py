@@ -22,12 +22,15 @@ from riskpo_study.findings import Study
 from riskpo_study.records import BASE
 
 ROOT = Path(__file__).parents[1]
+MADE = ("04_entropy", "05_quantile_logprob", "06_passk")
+SHOWN = [section for section in report.SECTIONS if section.folder in MADE]
 
 
 def project(folder: Path) -> Path:
     """An empty project of two algorithms and seeds, eight questions and four responses to each."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values |= {"profile": "test", "runs": {"algorithms": ["grpo", "riskpo"], "seeds": [0, 1]}}
+    values["runs"] |= {"algorithms": ["grpo", "riskpo"], "seeds": [0, 1]}
+    values["profile"] = "test"
     values["task"] |= {"numbers": [3, 4], "questions": 4}
     values["train"] |= {"steps": 20, "curve_samples": 4}
     values["evaluation"] |= {"samples": 8, "ks": [1, 2, 4, 8], "resamples": 200}
@@ -56,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = settings.results / "records" / f"{name}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             frame.to_parquet(path, index=False)
-        run("04_entropy", "05_quantile_logprob", "06_passk")
+        run(*MADE)
     return folder
 
 
@@ -72,12 +75,12 @@ def study(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config
 
 def test_notebooks_make_what_the_report_shows(study: Config) -> None:
     figures = {path.relative_to(study.results / "figures").as_posix() for path in study.results.rglob("*.svg")}
-    sections = [section for section in report.SECTIONS if section.notebook != "00_quickstart"]
-    assert figures == {f"{s.notebook}/{figure.name}.svg" for s in sections for figure in s.figures}
+    sections = SHOWN
+    assert figures == {f"{s.folder}/{figure.name}.svg" for s in sections for figure in s.figures}
     assert all((study.results / "figures" / name).with_suffix(".png").is_file() for name in figures)
     for section in sections:
         for table in section.tables:
-            assert (study.results / "tables" / section.notebook / f"{table}.csv").is_file()
+            assert (study.results / "tables" / section.folder / f"{table}.csv").is_file()
 
 
 def test_table_of_pass_at_k_says_what_it_rests_on(study: Config) -> None:
@@ -114,13 +117,13 @@ def test_tables_and_figures_come_out_the_same_again(study: Config) -> None:
 
 def test_report_has_every_figure_with_its_caption_and_sentence(study: Config) -> None:
     text = report.as_markdown(report.compose(study))
-    for section in report.SECTIONS[1:]:
+    for section in SHOWN:
         for figure in section.figures:
             assert figure.caption in text
             assert figure.finding is not None
             assert figure.finding(Study(study)) in text
     linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
-    assert len(linked) == sum(len(section.figures) for section in report.SECTIONS[1:])
+    assert len(linked) == sum(len(section.figures) for section in SHOWN)
     assert all((study.results / path).is_file() for path in linked)
     assert "`dvc repro --single-item entropy@test`" in text
     assert "bundle_size 5" in text

@@ -1,0 +1,74 @@
+"""How the committed results of a profile were made: commit, versions, hardware, time.
+
+`make reference` gathers it from the manifests of the runs, which only the machine has that trained them. It says when
+and where, so that it is no output of the pipeline: a rerun leaves it as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from riskpo_study import files, runs
+from riskpo_study.config import Config
+
+__all__ = ["as_table", "gather", "read"]
+
+
+def gather(config: Config) -> dict[str, Any]:
+    """Write `results/<profile>/provenance.json` from the manifests of the runs that are here.
+
+    Runs of other machines keep what was gathered there.
+    """
+    found = dict(read(config) or {})
+    for algorithm, seed in config.runs.all:
+        manifest = runs.read_manifest(config.results / "runs" / f"{algorithm}-{seed}")
+        if manifest is not None and manifest["status"] == "finished":
+            found[f"{algorithm}-{seed}"] = {
+                key: manifest[key] for key in ("commit", "versions", "hardware", "started", "wall_seconds")
+            }
+    with files.atomic(config.results / "provenance.json") as temporary:
+        temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return found
+
+
+def read(config: Config) -> dict[str, Any] | None:
+    """What `gather` wrote, run by run; None where it has not."""
+    path = config.results / "provenance.json"
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def as_table(found: dict[str, Any]) -> pd.DataFrame:
+    """In a few lines; of what differs between the runs, every value with their number."""
+    made = list(found.values())
+    seconds = pd.Series([run["wall_seconds"] for run in made])
+    hardware = [run["hardware"] for run in made]
+    rows = [
+        ("Runs", str(len(made))),
+        ("Trained", f"{min(run['started'] for run in made)[:10]} to {max(run['started'] for run in made)[:10]}"),
+        (
+            "Time of a run",
+            f"{seconds.median() / 60:.1f} minutes in the median, {seconds.sum() / 3600:.1f} hours of all together",
+        ),
+        (
+            "Hardware",
+            _counted(" + ".join([f"{one['cores']} cores", one["processor"], *one["gpus"]]) for one in hardware),
+        ),
+        ("Versions", _counted(", ".join(f"{k} {v}" for k, v in sorted(run["versions"].items())) for run in made)),
+        ("Commit", _counted((run["commit"] or "unknown")[:12] for run in made)),
+    ]
+    return pd.DataFrame(rows, columns=["What", "Values"])
+
+
+def _counted(values: Iterable[str]) -> str:
+    count = Counter(values)
+    if len(count) == 1:
+        return next(iter(count))
+    return "; ".join(f"{value} ({times} runs)" for value, times in count.most_common())
