@@ -79,7 +79,7 @@ def test_every_algorithm_has_its_row(name: str) -> None:
     assert f"`{preset.aggregation}`" in row
     source = re.search(r"\d{4}\.\d{5}", preset.source).group()  # type: ignore[union-attr]
     assert source in row or name == "riskpo_released"
-    for option in preset.options if name not in ("riskpo", "risk_seeking") else ():
+    for option in preset.options if "as `riskpo`" not in row and name != "riskpo" else ():
         assert f"`algorithms.{name}.{option}`" in row
 
 
@@ -89,8 +89,8 @@ def test_every_option_of_riskpo_is_explained(option: str) -> None:
 
 
 def test_every_metric_is_recorded() -> None:
-    groups = "covariance|entropy|quantile|region|share|risk|clip_ratio"
-    modules = ("diagnostics.py", "trainer.py")
+    groups = "covariance|entropy|quantile|region|share|risk|clip_ratio|kl"
+    modules = ("diagnostics.py", "trainer.py", "update.py")
     recorded = "".join((ROOT / "riskpo_study" / name).read_text(encoding="utf-8") for name in modules)
     names = re.findall(rf"`((?:{groups})/\w+)`", METHOD)
     assert len(names) > 15
