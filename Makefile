@@ -9,7 +9,7 @@ PYTHON ?= python3# 3.11 or newer, makes .venv
 
 INSTALLED := .venv/.installed
 SIDE_BY_SIDE = xargs -P $(JOBS) -L 1 dvc --wait-for-lock repro --quiet --single-item $(REPRO)
-FIGURES := quickstart entropy quantile_logprob passk report compare
+FIGURES := quickstart entropy quantile_logprob passk ablation theory claims compare report
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # DVC runs one stage at a time, but several of its processes may work on separate stages: so the runs are trained side
@@ -32,7 +32,7 @@ continue: ## Run of PROFILE only what the committed records lack, in a clone wit
 	$(MAKE) repro PROFILE=$(PROFILE) REPRO=--allow-missing
 
 figures: params.yaml ## Figures, tables and report of PROFILE again from the committed records, without training
-	dvc repro --single-item --force $(FIGURES)
+	dvc stage list --name-only | grep -E "^($$(echo $(FIGURES) | tr ' ' '|'))@" | xargs dvc repro --single-item --force
 
 reference: params.yaml ## Make the present tables of PROFILE the reference that later runs are compared with
 	python -m riskpo_study.compare --accept

@@ -57,28 +57,30 @@ def settings(config: Config, algorithm: str) -> dict[str, Any]:
 def cells(config: Config, of: Family) -> dict[str, str]:
     """The algorithms of a family, the centre first, and how tables call them: `α = 0.1, β = 0.8`.
 
-    A variant that changes the options to what the centre has anyway is left out. The configuration should have the
-    tuned options (`tuning.applied`).
+    Left out is a variant that changes the options to what the centre has anyway, and one with a learning rate of its
+    own. The configuration should have the tuned options (`tuning.applied`).
     """
     found = {of.centre: "RiskPO" if of.centre != of.preset else _label(config, of, of.centre)}
-    central = settings(config, of.centre)
+    tuned, central = settings(config, of.preset), settings(config, of.centre)
     for name in config.runs.names:
-        own = config.algorithms[name]
-        changed = set(own) - set(algorithms.NOT_OPTIONS)
-        if name == of.centre or algorithms.preset_name(name, own) != of.preset:
+        if name == of.centre or algorithms.preset_name(name, config.algorithms[name]) != of.preset:
             continue
-        tuned = settings(config, of.preset)
-        changed = {key for key in changed if own[key] != tuned.get(key)}
-        same = of.preset == of.centre and all(settings(config, name)[key] == central[key] for key in of.options)
-        if changed <= set(of.options) and not same:
+        own = settings(config, name)
+        changed = {key for key in {**tuned, **own} if key != "preset" and own.get(key) != tuned.get(key)}
+        repeats = of.preset == of.centre and all(own[key] == central[key] for key in of.options)
+        if changed <= set(of.options) and not repeats:
             found[name] = _label(config, of, name)
     return found
 
 
 def _label(config: Config, of: Family, algorithm: str) -> str:
     values = settings(config, algorithm)
-    label = ", ".join(f"{shown} = {values[option]}" for option, shown in of.options.items())
+    label = ", ".join(f"{shown} = {_plain(values[option])}" for option, shown in of.options.items())
     return label if of.preset == of.centre else f"released, {label}"
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def compared(

@@ -21,8 +21,9 @@ from riskpo_study.evaluation import Interval, avg_at_k, pass_at_k
 from riskpo_study.records import BASE
 
 __all__ = [
-    "OVERALL", "Resampler", "at_equal_accuracy", "block_means", "differences", "final", "heading", "holm",
-    "measures", "monotonicity", "mover", "quantile_curves", "since_start", "smooth", "summary", "tail_terms",
+    "OVERALL", "Resampler", "at_equal_accuracy", "best", "block_means", "differences", "extremes", "final", "heading",
+    "holm", "measures", "monotonicity", "mover", "overlap", "quantile_curves", "since_start", "smooth", "solved",
+    "summary", "tail_terms",
 ]  # fmt: skip
 
 OVERALL = "all"
@@ -79,6 +80,81 @@ def since_start(evaluations: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
     start = evaluations.loc[first, [*keys, *columns]]
     before = evaluations[keys].merge(start, on=keys, how="left", validate="many_to_one")
     return evaluations.assign(**{name: evaluations[name].to_numpy() - before[name] for name in columns})
+
+
+def best(curves: pd.DataFrame) -> pd.DataFrame:
+    """The row of each algorithm's highest value after the start, by metric and difficulty; of equal ones the first.
+
+    The highest of several noisy values is too high on average, and its interval, which knows nothing of the choice,
+    too favourable.
+
+    Args:
+        curves: estimates by algorithm and step.
+    """
+    trained = curves[curves["step"] > curves["step"].min()]
+    ranked = trained.sort_values("value", ascending=False, kind="stable")
+    highest: pd.DataFrame = ranked.drop_duplicates(["algorithm", "difficulty", "metric"])
+    return highest.sort_index().reset_index(drop=True)
+
+
+def extremes(tidy: pd.DataFrame) -> pd.DataFrame:
+    """The estimates over the easiest and over the hardest questions; all where there is one difficulty only."""
+    found = sorted(set(tidy["difficulty"]) - {OVERALL}, key=int)
+    return tidy[tidy["difficulty"].isin([found[0], found[-1]])] if found else tidy
+
+
+# Which questions are solved
+
+
+def solved(counts: pd.DataFrame) -> pd.DataFrame:
+    """Two further columns, for every question: whether the run has `solved` it at least once, and whether it `alone`.
+
+    `alone` is the probability that it is solved and that no other algorithm solves it, of which a seed is drawn each.
+    """
+    frame = counts.assign(solved=(counts["correct"] > 0).astype(float))
+    rates = frame.pivot_table(index="algorithm", columns="question_id", values="solved", sort=False)
+    misses = 1 - rates.to_numpy()
+    others = [np.delete(misses, position, axis=0).prod(axis=0) for position in range(len(misses))]
+    missed = pd.DataFrame(others, index=rates.index, columns=rates.columns).stack()
+    run = pd.MultiIndex.from_frame(frame[["algorithm", "question_id"]])
+    return frame.assign(alone=frame["solved"].to_numpy() * missed.reindex(run).to_numpy())
+
+
+def overlap(frame: pd.DataFrame, resampler: Resampler) -> pd.DataFrame:
+    """Of the questions that a run of an algorithm solves, the share that a run of another solves too: a tidy frame.
+
+    Averages over all pairs of their seeds. An algorithm beside itself, `other` the same, is a pair of different seeds
+    and shows how much of the rest is the chance of a training and of the sampling; NaN where there is one seed.
+    Intervals resample the questions; the seeds are as they are.
+
+    Args:
+        frame: from `solved`.
+
+    Raises:
+        DataError: where the algorithms answered different questions.
+    """
+    tables, abouts = {}, {}
+    for algorithm, group in frame.groupby("algorithm", sort=False):
+        if set(group["question_id"]) != set(frame["question_id"]):
+            raise DataError(f"{algorithm} answered other questions than the rest: evaluate all alike.")
+        (tables[algorithm],), abouts[algorithm] = _table(group, ["solved"])  # (S, Q)
+    rows = []
+    for one, ours in tables.items():
+        found = ours.mean(axis=0)
+        for other, theirs in tables.items():
+            both = found * theirs.mean(axis=0) if one != other else _in_two_seeds(ours)
+            with np.errstate(invalid="ignore"):
+                value = both.sum() / found.sum()
+                low, high = resampler.percentiles(resampler.means([both]) / resampler.means([found]))
+            pair = {"algorithm": one, "other": other, "metric": "also solved"}
+            rows.append(pair | {"value": value, "low": low, "high": high} | abouts[one])
+    return pd.DataFrame(rows)
+
+
+def _in_two_seeds(solved: Floats) -> Floats:
+    """Probability that two different of S seeds both solve a question: (S, Q) -> (Q,)."""
+    count, seeds = solved.sum(axis=0), len(solved)
+    return np.asarray(count * (count - 1) / (seeds * (seeds - 1))) if seeds > 1 else np.full_like(count, np.nan)
 
 
 # Intervals
@@ -285,19 +361,21 @@ def block_means(
     return pd.DataFrame(rows).rename(columns={"mean": "value"})
 
 
-def at_equal_accuracy(evaluations: pd.DataFrame, reference: str, resampler: Resampler) -> pd.DataFrame:
-    """Entropy on the held-out questions where each algorithm first reaches the same accuracy: a tidy frame.
+def at_equal_accuracy(
+    evaluations: pd.DataFrame, reference: str, resampler: Resampler, column: str = "entropy"
+) -> pd.DataFrame:
+    """A column of the held-out questions where each algorithm first reaches the same accuracy: a tidy frame.
 
     Entropy falls while accuracy rises, so algorithms that learn at different speeds differ at equal steps
-    even if they trade one for the other alike. The accuracy is the lowest that one of them ends with, in each
-    resample anew; between two evaluations both are interpolated linearly. Three metrics: `accuracy`, the same
-    for all; `entropy` there; `difference` of the entropy to the reference's, where that has records.
+    even if they trade one for the other alike; so does Pass@k. The accuracy is the lowest that one of them ends with,
+    in each resample anew; between two evaluations both are interpolated linearly. Three metrics: `accuracy`, the same
+    for all; the column there, by its name; its `difference` to the reference's, where that has records.
     """
     scored = evaluations.assign(accuracy=avg_at_k(evaluations["n"], evaluations["correct"]))
-    curves: dict[str, Floats] = {}  # (2, T, 1 + R): accuracy and entropy by step, the estimate before the resamples
+    curves: dict[str, Floats] = {}  # (2, T, 1 + R): accuracy and column by step, the estimate before the resamples
     abouts = {}
     for algorithm, group in scored.groupby("algorithm", sort=False):
-        tables = [_table(at, ["accuracy", "entropy"]) for _, at in group.groupby("step")]
+        tables = [_table(at, ["accuracy", column]) for _, at in group.groupby("step")]
         values = np.stack([table for table, _ in tables], axis=1)  # (2, T, S, Q)
         estimates = values.mean(axis=(-2, -1))[..., None]
         curves[str(algorithm)] = np.concatenate([estimates, resampler.means(values)], axis=-1)
@@ -305,10 +383,10 @@ def at_equal_accuracy(evaluations: pd.DataFrame, reference: str, resampler: Resa
     target = np.min([accuracy[-1] for accuracy, _ in curves.values()], axis=0)  # (1 + R,)
     reached = {name: _first_crossing(curve, target) for name, curve in curves.items()}
     rows = []
-    for name, entropy in reached.items():
-        measured = {"accuracy": target, "entropy": entropy}
+    for name, there in reached.items():
+        measured = {"accuracy": target, column: there}
         if reference in reached and name != reference:
-            measured["difference"] = entropy - reached[reference]
+            measured["difference"] = there - reached[reference]
         for metric, values in measured.items():
             low, high = resampler.percentiles(values[1:])
             what = {"algorithm": name, "metric": metric, "value": values[0], "low": low, "high": high}

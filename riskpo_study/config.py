@@ -21,7 +21,8 @@ import yaml
 from riskpo_study.errors import ConfigError
 
 __all__ = [
-    "Config", "Runs", "Task", "BaseModel", "Risk", "Train", "Tuning", "Evaluation", "from_mapping", "load", "root",
+    "Config", "Runs", "Task", "BaseModel", "Risk", "Train", "Tuning", "Evaluation", "Theory",
+    "from_mapping", "load", "root",
 ]  # fmt: skip
 
 
@@ -238,6 +239,14 @@ class Evaluation(Section):
 
 
 @dataclass(frozen=True)
+class Theory(Section):
+    """What notebook 10_theory draws."""
+
+    key = "theory"
+    batches: Count
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole `params.yaml`; `algorithms` maps a name to the options over that algorithm's preset."""
 
@@ -250,6 +259,7 @@ class Config:
     tuning: Tuning
     algorithms: Mapping[str, Mapping[str, Any]]
     evaluation: Evaluation
+    theory: Theory
 
     def __post_init__(self) -> None:
         for name, kind in _kinds(Config).items():

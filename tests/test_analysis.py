@@ -221,6 +221,16 @@ def test_another_path_shows_at_equal_accuracy(resampler: Resampler) -> None:
     assert set(alone["metric"]) == {"accuracy", "entropy"}
 
 
+def test_any_column_is_read_off_at_equal_accuracy(resampler: Resampler) -> None:
+    frame = together(*path("grpo", [0.1, 0.5]), *path("riskpo", [0.1, 0.3, 0.4]))
+    doubled = frame.assign(twice=2 * frame["correct"] / 1000)
+    found = analysis.at_equal_accuracy(doubled, "grpo", resampler, "twice")
+    assert set(found["metric"]) == {"accuracy", "twice", "difference"}
+    assert one(found, algorithm="grpo", metric="twice")["value"] == pytest.approx(0.8)
+    gap = one(found, algorithm="riskpo", metric="difference")
+    assert_allclose(gap[["value", "low", "high"]].astype(float), 0, atol=1e-12)
+
+
 # Quantile curves
 
 
