@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from riskpo_study import theory
+from riskpo_study import question_weights, theory
 from riskpo_study.plots import COLOURS, _finish, _grid, _level, _look
 
 __all__ = ["entropy", "every_weight", "gradient", "noise", "ordering", "riskpo_weights", "tracking"]
@@ -146,7 +146,7 @@ def riskpo_weights(lengths: pd.DataFrame, weights: pd.DataFrame, note: str) -> F
 
     Args:
         lengths: columns `mean` and `weight`.
-        weights: from `theory.riskpo_weights`.
+        weights: from `question_weights.riskpo_weights`.
     """
     panels = weights["panel"].unique()
     figure, (first, *axes) = _grid(1 + len(panels), 2, height=2.3)
@@ -167,22 +167,22 @@ def riskpo_weights(lengths: pd.DataFrame, weights: pd.DataFrame, note: str) -> F
 
 
 def every_weight(expected: pd.DataFrame, measured: pd.DataFrame, names: Mapping[str, str], note: str) -> Figure:
-    """The weight that every algorithm gives to a question of accuracy p, a panel a family of `theory.FAMILIES`.
+    """The weight that every algorithm gives to a question of accuracy p, a panel for each of `FAMILIES`.
 
     Lines: expected with the batch's responses; thin dotted lines: the same with infinitely many; points: measured.
 
     Args:
-        expected: from `theory.expected_curves`.
-        measured: from `theory.measured_curves`.
+        expected: from `question_weights.expected_curves`.
+        measured: from `question_weights.measured_curves`.
     """
-    figure, axes = _grid(len(theory.FAMILIES), 3, height=2.25, sharex=True, sharey=True)
-    for position, (axis, (family, members)) in enumerate(zip(axes, theory.FAMILIES.items(), strict=True)):
+    figure, axes = _grid(len(question_weights.FAMILIES), 3, height=2.25, sharex=True, sharey=True)
+    for position, (axis, (family, members)) in enumerate(zip(axes, question_weights.FAMILIES.items(), strict=True)):
         _level(axis, 1)
         for name, marker in zip(members, "osD^v", strict=False):
             _one_weight(axis, name, marker, expected, measured, names)
         axis.set(title=family, xlim=(0, 1), ylim=(0, 3.4))
         axis.legend(loc="upper right", fontsize=6, handlelength=2.2)
-        if position >= len(theory.FAMILIES) - 3:
+        if position >= len(question_weights.FAMILIES) - 3:
             axis.set_xlabel("accuracy p of the question")
         if position % 3 == 0:
             axis.set_ylabel("weight w(p), over its mean")
@@ -205,7 +205,7 @@ def _one_weight(
 
 
 def ordering(weights: pd.DataFrame, gaps: pd.DataFrame, note: str) -> Figure:
-    """Weights of stratified bundles by what lines the questions up, and their differences: `theory.ordering_bias`."""
+    """Weights of stratified bundles by what lines the questions up, and differences: from `ordering_bias`."""
     figure, (left, right) = _grid(2, 2, height=2.3)
     looks = zip(weights.groupby("order", sort=False), ((_ORANGE, "o"), (_BLUE, "s"), (_GREY, "^")), strict=True)
     for (order, part), (colour, marker) in looks:

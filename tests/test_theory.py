@@ -18,7 +18,19 @@ import torch
 from golden import golden
 from torch import Tensor
 
-from riskpo_study import advantages, algorithms, bundles, explain, plots, risk, seeds, tables, theory, theory_plots
+from riskpo_study import (
+    advantages,
+    algorithms,
+    bundles,
+    explain,
+    plots,
+    question_weights,
+    risk,
+    seeds,
+    tables,
+    theory,
+    theory_plots,
+)
 from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.config import Config, Risk
 from riskpo_study.errors import ConfigError, DataError
@@ -76,7 +88,7 @@ def test_noise_of_credit_and_baselines() -> None:
     found = theory.noise(POPULATION, PAPER, 40, 8, 60, draws("noise")).set_index(["credit", "baseline"])
     quantiles = theory.population_quantiles(POPULATION, PAPER)
     table = risk.mvar_advantage(torch.arange(6).double(), *quantiles, 0.5)
-    expected = theory.bundle_weights(table, explain.binomial(4, POPULATION.mean())).item()
+    expected = question_weights.bundle_weights(table, explain.binomial(4, POPULATION.mean())).item()
     assert found["weight"].iloc[1:].to_numpy() == pytest.approx(expected, rel=0.08)
     assert found.loc[("RLOO", ""), "weight"] == pytest.approx(1, rel=0.03)
     across = found["across"]
@@ -127,14 +139,16 @@ def test_theorem_2_is_an_identity_and_its_inequality_a_matter_of_fact() -> None:
 @pytest.mark.parametrize("mean", [0.03, 0.1, 0.3, 0.6, 0.9, 0.98])
 def test_the_weight_in_random_bundles_is_the_slope_of_the_objective(mean: float) -> None:
     step = 1e-6
-    slope = theory.objective_of_mean(mean + step, PAPER) - theory.objective_of_mean(mean - step, PAPER)
-    weight = theory.step_lengths(PAPER, [mean])["weight"].item()
+    slope = question_weights.objective_of_mean(mean + step, PAPER) - question_weights.objective_of_mean(
+        mean - step, PAPER
+    )
+    weight = question_weights.step_lengths(PAPER, [mean])["weight"].item()
     assert weight == pytest.approx(slope / (2 * step) / 5, abs=1e-6)
     assert weight >= 0
 
 
 def test_the_step_is_nothing_for_hard_questions_alone_and_longest_at_the_end() -> None:
-    lengths = theory.step_lengths(PAPER, [0.04, 0.97])["weight"].tolist()
+    lengths = question_weights.step_lengths(PAPER, [0.04, 0.97])["weight"].tolist()
     assert lengths == pytest.approx([0, 1.5], abs=1e-12)
 
 
@@ -143,8 +157,8 @@ def test_poisson_binomial_counts_the_outcomes() -> None:
     expected = [0.0] * 4
     for outcome in itertools.product((0, 1), repeat=3):
         expected[sum(outcome)] += math.prod(p if right else 1 - p for p, right in zip(accuracy, outcome, strict=True))
-    assert theory.poisson_binomial(double(accuracy)).tolist() == pytest.approx(expected)
-    alike = theory.poisson_binomial(torch.full((2, 7), 0.3, dtype=torch.float64))
+    assert question_weights.poisson_binomial(double(accuracy)).tolist() == pytest.approx(expected)
+    alike = question_weights.poisson_binomial(torch.full((2, 7), 0.3, dtype=torch.float64))
     torch.testing.assert_close(alike, explain.binomial(7, torch.tensor([0.3, 0.3])))
 
 
@@ -168,7 +182,7 @@ def by_force(
 def test_enumerated_weights_equal_brute_force(credit: str) -> None:
     advantage = partial(advantages.riskpo_released, bundle_size=3, alpha=0.2, beta=0.8, credit=credit)
     partners = [(0.1, 0.7), (0.4, 1.0)]
-    found = theory.enumerated_weights(advantage, double([0.15]), double([partners]), 3)
+    found = question_weights.enumerated_weights(advantage, double([0.15]), double([partners]), 3)
     assert found.item() == pytest.approx(by_force(advantage, 0.15, partners, 3), abs=1e-12)
 
 
@@ -178,15 +192,17 @@ def test_global_quantiles_give_one_weight_whatever_the_baseline(baseline: str) -
         return advantages.riskpo(rewards, bundles.in_order(len(rewards), 3, 5), 1.0, 3.0, 0.5, baseline=baseline)
 
     others = double([[(0.1, 0.5, 0.5, 0.9)]])
-    found = theory.enumerated_weights(advantage, double([0.05, 0.4, 0.95]), others, 3)
+    found = question_weights.enumerated_weights(advantage, double([0.05, 0.4, 0.95]), others, 3)
     table = risk.mvar_advantage(torch.arange(6).double(), 1.0, 3.0, 0.5)
-    expected = theory.bundle_weights(table, theory.poisson_binomial(others[0, 0])).item()
+    expected = question_weights.bundle_weights(table, question_weights.poisson_binomial(others[0, 0])).item()
     assert found.tolist() == pytest.approx([expected] * 3, abs=1e-12)
 
 
 def test_too_many_outcomes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"bundles of 10 .* too many to enumerate"):
-        theory.enumerated_weights(lambda rewards: rewards, double([0.5]), torch.full((1, 1, 9), 0.5).double(), 10)
+        question_weights.enumerated_weights(
+            lambda rewards: rewards, double([0.5]), torch.full((1, 1, 9), 0.5).double(), 10
+        )
 
 
 DOCUMENTED = ((1.05, 1.06, 0.96, 1.04, 1.33), (0.66, 1.12, 1.66, 2.66, 3.73), (0.67, 0.76, 0.96, 1.40, 1.81))
@@ -197,22 +213,24 @@ DESIGNED = ((0.98, 1.02, 0.91, 1.00, 1.38), (0.63, 1.11, 1.58, 2.56, 3.56), (0.6
 
 
 def test_released_weights_are_those_of_the_documentation() -> None:
-    found = theory.released_table().to_numpy()
+    found = question_weights.released_table().to_numpy()
     assert found == pytest.approx(torch.tensor(DOCUMENTED).numpy(), abs=0.02)
     assert found == pytest.approx(torch.tensor(DESIGNED).numpy(), rel=0.08)
 
 
 def test_quantiles_of_the_group_turn_the_weight_upwards() -> None:
     """docs/method.md, §10: 8 responses, the other accuracies drawn from the same five values."""
-    every = torch.cartesian_prod(*[double(theory.FIVE)] * 4).unsqueeze(0)
-    found = theory.enumerated_weights(partial(theory.of_own_group, settings=PAPER), double(theory.FIVE), every, 8)
+    every = torch.cartesian_prod(*[double(question_weights.FIVE)] * 4).unsqueeze(0)
+    found = question_weights.enumerated_weights(
+        partial(question_weights.of_own_group, settings=PAPER), double(question_weights.FIVE), every, 8
+    )
     assert (found.diff() > 0).all()
     assert found[[0, -1]].tolist() == pytest.approx([0.54, 1.03], abs=0.02)
 
 
 def test_weights_of_the_family() -> None:
     accuracy = double([0.05, 0.5, 0.95])
-    found = theory.riskpo_weights(accuracy, explain.accuracies(0.5, 200), PAPER, 4, draws("family"))
+    found = question_weights.riskpo_weights(accuracy, explain.accuracies(0.5, 200), PAPER, 4, draws("family"))
     table = found.pivot(index=["panel", "estimator"], columns="accuracy", values="weight")
     falls, rises = table[0.05] > table[0.95] + 0.1, table[0.05] < table[0.95] - 0.1
     assert table.index[falls].to_list() == [
@@ -229,7 +247,7 @@ def test_weights_of_the_family() -> None:
 
 
 def test_every_algorithm_has_a_family() -> None:
-    assert sorted(itertools.chain(*theory.FAMILIES.values())) == sorted(ALGORITHMS)
+    assert sorted(itertools.chain(*question_weights.FAMILIES.values())) == sorted(ALGORITHMS)
 
 
 GROUPED = ("dr_grpo", "rloo", "grpo", "max_rl", "pass_at_k", "focal", "entropic", "quantile_baseline")
@@ -240,11 +258,11 @@ def test_weights_of_a_group_equal_brute_force_and_tend_to_the_formula(name: str)
     estimator = algorithms.build(name, {}, PAPER).estimator
     advantage = partial(estimator.advantage, **estimator.options)
     p = double([0.3, 0.75])
-    few = theory.group_weights(advantage, p, 4).tolist()
+    few = question_weights.group_weights(advantage, p, 4).tolist()
     assert few == pytest.approx([by_force(advantage, q, [()], 4) for q in p.tolist()], abs=1e-12)
-    formula = theory.limit_weights(algorithms.build(name, {}, PAPER), p, POPULATION)
+    formula = question_weights.limit_weights(algorithms.build(name, {}, PAPER), p, POPULATION)
     assert formula is not None
-    many = theory.group_weights(advantage, p, 200)
+    many = question_weights.group_weights(advantage, p, 200)
     assert (many[0] / many[1]).item() == pytest.approx((formula[0] / formula[1]).item(), rel=0.03)
 
 
@@ -252,9 +270,9 @@ def test_weights_of_a_group_equal_brute_force_and_tend_to_the_formula(name: str)
 def test_weights_of_our_variants_tend_to_the_formula(name: str) -> None:
     algorithm = algorithms.build(name, {}, PAPER)
     p, population = double([0.1, 0.3, 0.65]), explain.accuracies(0.5, 500)
-    others = theory.partners(population, 4, 2, draws())
-    many = theory.expected_weights(algorithm, p, population, 300, others)
-    formula = theory.limit_weights(algorithm, p, population)
+    others = question_weights.partners(population, 4, 2, draws())
+    many = question_weights.expected_weights(algorithm, p, population, 300, others)
+    formula = question_weights.limit_weights(algorithm, p, population)
     assert formula is not None
     assert many.tolist() == pytest.approx(formula.tolist(), rel=0.03)
 
@@ -262,10 +280,12 @@ def test_weights_of_our_variants_tend_to_the_formula(name: str) -> None:
 def test_few_responses_bound_the_weight_of_the_hardest() -> None:
     almost_never = double([1e-7])
     for responses in (4, 8):
-        grpo = theory.group_weights(advantages.grpo, almost_never, responses).item()
+        grpo = question_weights.group_weights(advantages.grpo, almost_never, responses).item()
         assert grpo == pytest.approx((responses - 1) / math.sqrt(responses), rel=1e-3)
-        assert theory.group_weights(advantages.max_rl, almost_never, responses).item() == pytest.approx(responses - 1)
-    grpo = theory.group_weights(advantages.grpo, double([1e-7, 0.5]), 8)
+        assert question_weights.group_weights(advantages.max_rl, almost_never, responses).item() == pytest.approx(
+            responses - 1
+        )
+    grpo = question_weights.group_weights(advantages.grpo, double([1e-7, 0.5]), 8)
     assert (grpo[0] / grpo[1]).item() == pytest.approx(1.4, abs=0.05)  # as the notebook says
 
 
@@ -278,7 +298,7 @@ def test_what_dynamic_sampling_drops_has_no_advantage(name: str) -> None:
 
 def test_normalised_weights_average_to_one() -> None:
     variance = IN_BETWEEN * (1 - IN_BETWEEN)
-    found = theory.normalised(1 / IN_BETWEEN, IN_BETWEEN)
+    found = question_weights.normalised(1 / IN_BETWEEN, IN_BETWEEN)
     assert ((found * variance).sum() / variance.sum()).item() == pytest.approx(1)
 
 
@@ -289,24 +309,26 @@ def small(settings: Config) -> Config:
 
 @pytest.fixture(scope="module")
 def expected(small: Config) -> pd.DataFrame:
-    return theory.expected_curves(small, POPULATION, draws("expected"))
+    return question_weights.expected_curves(small, POPULATION, draws("expected"))
 
 
 @pytest.fixture(scope="module")
 def measured(small: Config, expected: pd.DataFrame) -> pd.DataFrame:
-    return theory.measured_curves(small, POPULATION, expected, 60, 4, seed=1)
+    return question_weights.measured_curves(small, POPULATION, expected, 60, 4, seed=1)
 
 
 def test_every_algorithm_gives_the_weights_that_theory_predicts(measured: pd.DataFrame) -> None:
     assert measured["algorithm"].drop_duplicates().tolist() == list(ALGORITHMS)
     distance = (measured["weight"] - measured["expected"]).abs()
-    approximate = measured["algorithm"].isin(theory.FAMILIES["Rank of the accuracy (ours)"] + ("riskpo_stratified",))
+    approximate = measured["algorithm"].isin(
+        question_weights.FAMILIES["Rank of the accuracy (ours)"] + ("riskpo_stratified",)
+    )
     assert (distance < 4 * measured["error"])[~approximate].all()
     assert (distance < 0.35)[approximate].all()  # ranks among 40 questions, not among infinitely many
 
 
 def test_deviations_summarise_the_measured_weights(measured: pd.DataFrame) -> None:
-    found = theory.deviations(measured).set_index("algorithm")
+    found = question_weights.deviations(measured).set_index("algorithm")
     part = measured[measured["algorithm"] == "max_rl"]
     assert (
         found.loc["max_rl", "hard"] == part["weight"].iloc[0] > found.loc["max_rl", "easy"] == part["weight"].iloc[-1]
@@ -324,7 +346,7 @@ def test_pooled_weights_are_those_of_the_summed_updates() -> None:
             "expected": [1.0, 1.0, 1.0, 1.0],
         }
     )
-    found = theory.pooled(weights, 2)
+    found = question_weights.pooled(weights, 2)
     mass = [0.36, 0.54, 2.5, 0.45]
     scale = sum(mass) / (0.72 + 0.54 + 2.5 + 1.35)
     assert found["accuracy"].tolist() == pytest.approx([0.1, (0.5 * 2.5 + 0.9 * 0.45) / 2.95])
@@ -332,7 +354,7 @@ def test_pooled_weights_are_those_of_the_summed_updates() -> None:
 
     # How the ratio moves with each question's weight, by differences.
     def ratio(changed: pd.Series) -> pd.Series:
-        return theory.pooled(weights.assign(weight=changed), 2)["weight"]
+        return question_weights.pooled(weights.assign(weight=changed), 2)["weight"]
 
     moves = [(ratio(weights["weight"] + step) - ratio(weights["weight"] - step)) / 2e-6 for step in 1e-6 * np.eye(4)]
     variance = sum((move * error) ** 2 for move, error in zip(moves, weights["error"], strict=True))
@@ -342,14 +364,14 @@ def test_pooled_weights_are_those_of_the_summed_updates() -> None:
 def test_the_same_seed_measures_the_same(small: Config) -> None:
     def measure() -> pd.DataFrame:
         algorithm = algorithms.build("riskpo", {}, small.risk)
-        return theory.measured_weights(algorithm, POPULATION, 20, 4, 5, 1, draws("again"))
+        return question_weights.measured_weights(algorithm, POPULATION, 20, 4, 5, 1, draws("again"))
 
     pd.testing.assert_frame_equal(measure(), measure(), check_exact=True)
 
 
 def test_one_batch_has_no_standard_error(small: Config) -> None:
     with pytest.raises(ConfigError, match="batches = 1"):
-        theory.measured_weights(algorithms.build("grpo", {}, small.risk), POPULATION, 20, 4, 1, 0, draws())
+        question_weights.measured_weights(algorithms.build("grpo", {}, small.risk), POPULATION, 20, 4, 1, 0, draws())
 
 
 def counts(correct: list[int], algorithm: str = "base") -> pd.DataFrame:
@@ -359,13 +381,13 @@ def counts(correct: list[int], algorithm: str = "base") -> pd.DataFrame:
 
 def test_accuracies_are_the_base_models_in_order() -> None:
     frame = pd.concat([counts([3, 0, 1]), counts([4, 4, 4], "grpo")])
-    assert theory.accuracies_of(frame).tolist() == [0, 0.25, 0.75]
+    assert question_weights.accuracies_of(frame).tolist() == [0, 0.25, 0.75]
 
 
 @pytest.mark.parametrize("frame", [counts([0, 4]), counts([1, 2], "grpo")], ids=["nothing to learn", "no base model"])
 def test_accuracies_that_nothing_can_be_measured_with_are_refused(frame: pd.DataFrame) -> None:
     with pytest.raises(DataError, match="no question that the base model answers now right, now wrong"):
-        theory.accuracies_of(frame)
+        question_weights.accuracies_of(frame)
 
 
 # Stratified bundles
@@ -374,15 +396,17 @@ def test_accuracies_that_nothing_can_be_measured_with_are_refused(frame: pd.Data
 def test_sorting_by_the_batch_that_one_learns_from_shortens_the_update(small: Config) -> None:
     large = replace(small, train=replace(small.train, questions=200))
     population = explain.accuracies(0.35, 100)
-    weights, gaps = theory.ordering_bias(large, population, 40, 3, draws("ordering"))
+    weights, gaps = question_weights.ordering_bias(large, population, 40, 3, draws("ordering"))
     whole = gaps.set_index("part").loc["all"]
     assert whole["bias"] < -5 * whole["bias_error"] and abs(whole["bias"]) < 0.5
     table = weights[weights["part"] != "all"].pivot(index="part", columns="order", values="weight")
     assert (table.diff().dropna() < 0).all(axis=None)  # the weight falls with accuracy whatever sorts
     algorithm = algorithms.build("riskpo_stratified", {}, large.risk)
     mass = population * (1 - population)
-    own = theory.expected_weights(algorithm, population, population, 6, theory.partners(population, 4, 1, draws()))
-    oracle = theory.limit_weights(algorithm, population, population)
+    own = question_weights.expected_weights(
+        algorithm, population, population, 6, question_weights.partners(population, 4, 1, draws())
+    )
+    oracle = question_weights.limit_weights(algorithm, population, population)
     assert oracle is not None
     overall = weights[weights["part"] == "all"].set_index("order")["weight"]
     assert overall["this batch"] == pytest.approx(((own * mass).sum() / mass.sum()).item(), abs=0.04)
@@ -405,19 +429,21 @@ def test_figures_are_labelled_and_the_same_to_the_byte(
     small: Config, expected: pd.DataFrame, measured: pd.DataFrame, tmp_path: Path
 ) -> None:
     case = theory.CASES["all rewards differ"]
-    weights = theory.riskpo_weights(IN_BETWEEN, POPULATION, PAPER, 2, draws("figure"))
+    weights = question_weights.riskpo_weights(IN_BETWEEN, POPULATION, PAPER, 2, draws("figure"))
     checked = theory.gradients(*case, PAPER)
     sampled = theory.sampled_gradients(*case, PAPER, [5, 10], 5, draws())
     noise = theory.noise(POPULATION, PAPER, 10, 2, 3, draws())
     paths = theory.track(theory.course()[::10], PAPER, 8, draws())
     residuals, policies = theory.entropy_residuals(*case, PAPER, [0.01, 0.1]), theory.theorem_2(PAPER)
-    ordering = theory.ordering_bias(small, POPULATION, 2, 2, draws())
+    ordering = question_weights.ordering_bias(small, POPULATION, 2, 2, draws())
     made = {
         "gradient": lambda: theory_plots.gradient(checked, sampled, "note"),
         "noise": lambda: theory_plots.noise(noise, "note"),
         "tracking": lambda: theory_plots.tracking(paths, "note"),
         "entropy": lambda: theory_plots.entropy(residuals, policies, "note"),
-        "riskpo_weights": lambda: theory_plots.riskpo_weights(theory.step_lengths(PAPER, [0.2, 0.8]), weights, "note"),
+        "riskpo_weights": lambda: theory_plots.riskpo_weights(
+            question_weights.step_lengths(PAPER, [0.2, 0.8]), weights, "note"
+        ),
         "every_weight": lambda: theory_plots.every_weight(expected, measured, tables.names(small), "note"),
         "ordering": lambda: theory_plots.ordering(*ordering, "note"),
     }
