@@ -9,7 +9,7 @@ PYTHON ?= python3# 3.11 or newer, makes .venv
 
 INSTALLED := .venv/.installed
 SIDE_BY_SIDE = xargs -P $(JOBS) -L 1 dvc --wait-for-lock repro --quiet --single-item $(REPRO)
-FIGURES := quickstart entropy quantile_logprob passk ablation theory claims compare report
+FIGURES := quickstart entropy quantile_logprob passk risk_profiles ablation theory claims compare report
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # DVC runs one stage at a time, but several of its processes may work on separate stages: so the runs are trained side

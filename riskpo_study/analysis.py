@@ -143,9 +143,10 @@ def overlap(frame: pd.DataFrame, resampler: Resampler) -> pd.DataFrame:
         found = ours.mean(axis=0)
         for other, theirs in tables.items():
             both = found * theirs.mean(axis=0) if one != other else _in_two_seeds(ours)
-            with np.errstate(invalid="ignore"):
-                value = both.sum() / found.sum()
-                low, high = resampler.percentiles(resampler.means([both]) / resampler.means([found]))
+            resampled = np.stack([resampler.means([part]) for part in (both, found)])
+            some = resampled[:, resampled[1] > 0]  # resamples without a solved question have no share
+            low, high = resampler.percentiles(some[0] / some[1]) if some.size else (np.nan, np.nan)
+            value = both.sum() / found.sum() if found.any() else np.nan
             pair = {"algorithm": one, "other": other, "metric": "also solved"}
             rows.append(pair | {"value": value, "low": low, "high": high} | abouts[one])
     return pd.DataFrame(rows)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from riskpo_study import advantages, bundles, risk, seeds
 from riskpo_study.config import Risk
-from riskpo_study.plots import COLOURS, WIDTH
+from riskpo_study.plot_parts import COLOURS, WIDTH
 
 REWARDS = (0.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 5.0)
 """Of eight answers."""
@@ -139,6 +139,25 @@ def sampled_weights(
         moments[:, order] += torch.stack([centred * advantage, centred.square()]).sum(2)
     sums = torch.zeros(2, PARTS, dtype=torch.float64).index_add(1, parts(accuracy), moments)
     return sums[0] / sums[1]
+
+
+def landscape(settings: Risk, accuracy: Tensor) -> pd.DataFrame:
+    """Advantages of bundle scores against mean accuracy: a row for each accuracy (P,) and score 0..B.
+
+    Bundles are drawn at random: scores are Binomial(B, accuracy), and `q_alpha` and `q_beta` are that law's. `MVaR` and
+    `mean` are the two objectives' advantages, less their expectation; `region` is where the score lies: lower,
+    middle or upper.
+    """
+    scores = torch.arange(settings.bundle_size + 1, dtype=torch.float64)
+    frames = []
+    for p, law in zip(accuracy.tolist(), binomial(settings.bundle_size, accuracy), strict=True):
+        low, high = (quantile(scores, law, level) for level in (settings.alpha, settings.beta))
+        mvar = risk.mvar_advantage(scores, low, high, settings.omega)
+        region = np.select([(scores < low).numpy(), (scores > high).numpy()], ["lower", "upper"], "middle")
+        columns = {"score": scores, "probability": law, "MVaR": mvar - law @ mvar, "mean": scores - law @ scores}
+        frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+        frames.append(frame.assign(accuracy=p, q_alpha=low, q_beta=high, region=region))
+    return pd.concat(frames, ignore_index=True)
 
 
 # The figure

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from riskpo_study import tables
-from riskpo_study.analysis import OVERALL
+from riskpo_study.analysis import OVERALL, heading
 from riskpo_study.config import Config
 from riskpo_study.errors import DataError
 from riskpo_study.records import BASE
@@ -127,6 +127,32 @@ def learning_curves(study: Study) -> str:
     return f"At step {table['step'].max()}, on all questions of the curves: {'; '.join(parts)}."
 
 
+def gap(study: Study) -> str:
+    """Of the differences to the reference, at the fewest and at the most attempts."""
+    return compared("06_passk/differences")(study)
+
+
+def learning_curves_k(study: Study) -> str:
+    table = study.table("06_passk/learning_curves_k")
+    last = table[table["step"] == table["step"].max()]
+    (_, most), hardest = _first_and_most(table), last["difficulty"].max()
+    part = last[(last["metric"] == most) & (last["difficulty"] == hardest)]
+    text = f"At step {table['step'].max()}, {most} on questions with {heading(hardest)}: "
+    return f"{text}{study.listed(part, 100, 1, '%')}."
+
+
+def levels(study: Study) -> str:
+    table = study.table("06_passk/levels")
+    parts = (f"{m} {study.listed(part, 100, 1, '%')}" for m, part in table.groupby("metric", sort=False))
+    return f"Highest points after the start: {'; '.join(parts)}."
+
+
+def solved(study: Study) -> str:
+    table = study.table("06_passk/solved")
+    found, alone = (study.listed(table[table["metric"] == metric], 100, 1, "%") for metric in ("solved", "alone"))
+    return f"Share of the questions solved at least once: {found}. Solved by no other of them: {alone}."
+
+
 def frontier(study: Study) -> str:
     table = study.table("06_passk/changes")
     parts = (f"{m} {study.listed(part, 100, 1)}" for m, part in table.groupby("metric", sort=False))
@@ -198,6 +224,14 @@ def signal(study: Study) -> str:
     over, parts = _last(study, "training", "share/zero_variance", "share/zero_advantage")
     equal, zero = (study.listed(part, 100, 0, "%") for part in parts)
     return f"{over}: questions with equal rewards {equal}; responses of zero advantage {zero}."
+
+
+# Risk profiles
+
+
+def risk_profiles(study: Study) -> str:
+    part = _of(study.table("09_risk_profiles/risk_profiles"), "Pass@1", base=False)
+    return f"Pass@1 after training, on all questions: {study.listed(part, 100, 1, '%')}."
 
 
 # Quantile curves

@@ -6,7 +6,6 @@ titles and captions; the sentences are computed (`findings`).
 
 from __future__ import annotations
 
-import base64
 import html
 import re
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -68,9 +68,21 @@ _LINES = "Bold: mean over seeds; thin: each seed; smoothed as the figure says."
 SECTIONS = (
     Section("00_quickstart", "quickstart", "What RiskPO optimises", (
         Figure(
+            "framework", "From rewards to an update",
+            "One batch, its first group of questions, clockwise: rewards, one response of each question in a bundle, "
+            "quantiles of all bundle scores, advantage, credit, clipped update. Blue: the bundle of the lowest score; "
+            "orange: that of the highest. All numbers are computed by the library.",
+        ),
+        Figure(
             "advantage", "Risk measure, advantage, one update, weights",
             "Scores of bundles of questions and the two quantiles; the advantage beside that of the mean; "
             "one update of a tabular policy over eight answers; the weight of a question by its accuracy.",
+        ),
+        Figure(
+            "landscape", "The advantage by region",
+            "Advantage less its expectation for every bundle score and mean accuracy, with the quantiles of "
+            "Binomial(B, p): below the lower line the slope is 1 + ω, above the upper one it is flat. Left: the mean "
+            "objective.",
         ),
     )),
     Section("04_entropy", "entropy", "Entropy during training", (
@@ -129,6 +141,11 @@ SECTIONS = (
             "algorithm alone, wider than those of their differences.", findings.right_answers,
         ),
         Figure(
+            "gap", "The gap to GRPO by attempts",
+            "Pass@k minus GRPO's, paired by seed and question. Bold: all questions, with the interval; grey: each "
+            "difficulty.", findings.gap,
+        ),
+        Figure(
             "gains", "What training changed",
             "Differences to the base model on all questions, paired by question.",
             findings.compared("06_passk/gains"), headline=True,
@@ -144,6 +161,17 @@ SECTIONS = (
             "algorithm alone.", findings.learning_curves,
         ),
         Figure(
+            "learning_curves_k", "Learning curves of Pass@k",
+            "Few and many attempts, on the easiest and the hardest questions; bands are intervals of each algorithm "
+            "alone.", findings.learning_curves_k,
+        ),
+        Figure(
+            "levels", "Against the best of the others",
+            "GRPO and RiskPO as curves with intervals; of every other algorithm the highest point of its mean curve "
+            "after the start. Drawn as in the paper, it flatters the baselines: the highest of several noisy points "
+            "is too high on average.", findings.levels,
+        ),
+        Figure(
             "frontier", "What accuracy costs",
             "Changes since the start, paired by question; bars at the ends are intervals.", findings.frontier,
         ),
@@ -151,7 +179,21 @@ SECTIONS = (
             "distinct_answers", "Different right answers",
             "How many different right expressions a policy gives to a question.", findings.distinct_answers,
         ),
-    ), {"passk": None, "gains": 1, "differences": 1, "answers": 1}),
+        Figure(
+            "overlap", "Which questions are solved",
+            "Of the questions that a run of the row solves at least once, the share that a run of the column solves "
+            "too; framed: two seeds of the same algorithm. Right: share of the questions solved, and number solved by "
+            "no other algorithm, one run of each drawn; bars are intervals.", findings.solved,
+        ),
+    ), {"passk": None, "gains": 1, "differences": 1, "answers": 1, "solved": 1}),
+    Section("09_risk_profiles", "risk_profiles", "Risk profiles", (
+        Figure(
+            "risk_profiles", "Averse, neutral, seeking",
+            "Entropy and mean reward during training (bold: mean over seeds; thin: each seed; smoothed as the figure "
+            "says), Pass@1 by difficulty after training with intervals. Algorithms that the profile does not train are "
+            "named on the figure.", findings.risk_profiles,
+        ),
+    ), {"risk_profiles": None}),
     *(
         Section(f"08_ablation/{name}", f"ablation-{name}", f"Ablation: {family.title}", (
             Figure(
@@ -438,8 +480,12 @@ def _image(path: Path, title: str) -> str:
     svg = path.read_text(encoding="utf-8")
     size = re.search(r'<svg [^>]*\bwidth="([\d.]+)pt"', svg)
     width = f' width="{1.8 * float(size[1]):.0f}"' if size else ""
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<img alt="{html.escape(title)}"{width} src="data:image/svg+xml;base64,{data}">'
+    address = quote(re.sub(r"\s+", " ", svg), safe=_UNQUOTED)
+    return f'<img alt="{html.escape(title)}"{width} src="data:image/svg+xml,{address}">'
+
+
+_UNQUOTED = " !*+,-./:;=?@[]^_`{|}~"
+"""Characters that stay as they are in the address of a drawing: in base64 it would be larger."""
 
 
 def _inline(text: str) -> str:

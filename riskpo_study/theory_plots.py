@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from riskpo_study import question_weights, theory
-from riskpo_study.plots import COLOURS, _finish, _grid, _level, _look
+from riskpo_study.plot_parts import COLOURS, draw_level, finish, grid, look_of
 
 __all__ = ["entropy", "every_weight", "gradient", "noise", "ordering", "riskpo_weights", "tracking"]
 
@@ -33,9 +33,9 @@ def gradient(check: pd.DataFrame, sampled: pd.DataFrame, note: str) -> Figure:
         check: from `theory.gradients`.
         sampled: from `theory.sampled_gradients`.
     """
-    figure, (left, right) = _grid(2, 2, height=2.3)
+    figure, (left, right) = grid(2, 2, height=2.3)
     exact = check[check["objective"] == "MVaR"]
-    _level(left, 0)
+    draw_level(left, 0)
     left.bar(exact["answer"], exact["formula"], width=0.6, color=COLOURS["riskpo"], label="π · (A − E A)")
     left.plot(exact["answer"], exact["numeric"], "k_", markersize=14, mew=1.2, label="finite differences")
     left.set(title="Gradient of MVaR, exact", xlabel="answer, by its reward", ylabel="slope in the answer's logit")
@@ -56,19 +56,19 @@ def gradient(check: pd.DataFrame, sampled: pd.DataFrame, note: str) -> Figure:
         Line2D([], [], color="#9a9a9a", lw=0.8, linestyle="dashed", label="bias by chance alone"),
     ]
     right.legend(handles=handles, loc="lower left", fontsize=6)
-    return _finish(figure, [], note)
+    return finish(figure, [], note)
 
 
 def noise(rows: pd.DataFrame, note: str) -> Figure:
     """The noise of RiskPO's estimators over RLOO's, all scaled to the same expected update: from `theory.noise`."""
-    figure, axes = _grid(2, 2, height=2.1, sharey=True)
+    figure, axes = grid(2, 2, height=2.1, sharey=True)
     reference = rows.iloc[0]
     colours = {"RLOO": COLOURS["rloo"], "shared": COLOURS["riskpo"], "marginal": _BLUE}
     labels = ["RLOO", *(f"{row.credit}, {row.baseline}" for row in rows.iloc[1:].itertuples())]
     titles = {"along": "Along the reward", "across": "In all other directions"}
     for axis, (column, title) in zip(axes, titles.items(), strict=True):
         scale = reference[column]
-        _level(axis, 1, vertical=True)
+        draw_level(axis, 1, vertical=True)
         for position, (credit, value, error) in enumerate(
             zip(rows["credit"], rows[column], rows[f"{column}_error"], strict=True)
         ):
@@ -83,13 +83,13 @@ def noise(rows: pd.DataFrame, note: str) -> Figure:
         axis.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(rows)), labels)
     axes[0].set(ylim=(len(rows) - 0.5, -0.9), ylabel="credit, baseline")
-    return _finish(figure, [], note)
+    return finish(figure, [], note)
 
 
 def tracking(paths: pd.DataFrame, note: str) -> Figure:
     """Tracked quantiles beside the exact ones along `theory.course`, a panel a level: from `theory.track`."""
     levels = paths["level"].unique()
-    figure, axes = _grid(len(levels), 1, height=1.9, sharex=True)
+    figure, axes = grid(len(levels), 1, height=1.9, sharex=True)
     colours = dict(zip(paths["tracker"].unique(), (_PINK, _ORANGE, _BLUE, "#b8b8b8"), strict=True))
     for axis, level in zip(axes, levels, strict=True):
         part = paths[paths["level"] == level]
@@ -101,7 +101,7 @@ def tracking(paths: pd.DataFrame, note: str) -> Figure:
     axes[-1].set_xlabel("training step")
     handles = [Line2D([], [], color="black", lw=1, linestyle=(0, (2, 1)), label="exact")]
     handles += [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
-    return _finish(figure, handles, note)
+    return finish(figure, handles, note)
 
 
 def entropy(residuals: pd.DataFrame, policies: pd.DataFrame, note: str) -> Figure:
@@ -111,7 +111,7 @@ def entropy(residuals: pd.DataFrame, policies: pd.DataFrame, note: str) -> Figur
         residuals: from `theory.entropy_residuals`.
         policies: from `theory.theorem_2`.
     """
-    figure, (left, right) = _grid(2, 2, height=2.5)
+    figure, (left, right) = grid(2, 2, height=2.5)
     for name, colour in {"mean": COLOURS["grpo"], "MVaR": COLOURS["riskpo"]}.items():
         part = residuals[residuals["objective"] == name]
         power = theory.slope(part["rate"].to_list(), part["residual"].to_list())
@@ -138,7 +138,7 @@ def entropy(residuals: pd.DataFrame, policies: pd.DataFrame, note: str) -> Figur
     right.set(title="Theorem 2 holds where ωL + U ≥ 0", ylabel="nats × reward")
     right.grid(axis="x", visible=False)
     right.legend(loc="lower left", fontsize=6.5)
-    return _finish(figure, [], note)
+    return finish(figure, [], note)
 
 
 def riskpo_weights(lengths: pd.DataFrame, weights: pd.DataFrame, note: str) -> Figure:
@@ -149,21 +149,21 @@ def riskpo_weights(lengths: pd.DataFrame, weights: pd.DataFrame, note: str) -> F
         weights: from `question_weights.riskpo_weights`.
     """
     panels = weights["panel"].unique()
-    figure, (first, *axes) = _grid(1 + len(panels), 2, height=2.3)
-    _level(first, 1)
+    figure, (first, *axes) = grid(1 + len(panels), 2, height=2.3)
+    draw_level(first, 1)
     first.plot(lengths["mean"], lengths["weight"], color=COLOURS["riskpo"])
     first.set(title="Weight of every question, random bundles", xlabel="mean accuracy p̄", ylabel="φ′(p̄)/B")
     first.set(xlim=(0, 1), ylim=(0, 1.6))
     for axis, panel in zip(axes, panels, strict=True):
         part = weights[weights["panel"] == panel]
-        _level(axis, 1)
+        draw_level(axis, 1)
         looks = ((_ORANGE, "solid"), (_BLUE, "dashed"), (_GREEN, "dashdot"))
         for (name, curve), (colour, dashes) in zip(part.groupby("estimator", sort=False), looks, strict=False):
             axis.plot(curve["accuracy"], curve["weight"], color=colour, linestyle=dashes, label=name)
         axis.set(title=panel, xlabel="accuracy p of the question", ylabel="weight w(p)", xlim=(0, 1))
         axis.set_ylim(0, max(1.6, 1.25 * part["weight"].max()))
         axis.legend(loc="best", fontsize=6.5)
-    return _finish(figure, [], note)
+    return finish(figure, [], note)
 
 
 def every_weight(expected: pd.DataFrame, measured: pd.DataFrame, names: Mapping[str, str], note: str) -> Figure:
@@ -175,9 +175,9 @@ def every_weight(expected: pd.DataFrame, measured: pd.DataFrame, names: Mapping[
         expected: from `question_weights.expected_curves`.
         measured: from `question_weights.measured_curves`.
     """
-    figure, axes = _grid(len(question_weights.FAMILIES), 3, height=2.25, sharex=True, sharey=True)
+    figure, axes = grid(len(question_weights.FAMILIES), 3, height=2.25, sharex=True, sharey=True)
     for position, (axis, (family, members)) in enumerate(zip(axes, question_weights.FAMILIES.items(), strict=True)):
-        _level(axis, 1)
+        draw_level(axis, 1)
         for name, marker in zip(members, "osD^v", strict=False):
             _one_weight(axis, name, marker, expected, measured, names)
         axis.set(title=family, xlim=(0, 1), ylim=(0, 3.4))
@@ -186,7 +186,7 @@ def every_weight(expected: pd.DataFrame, measured: pd.DataFrame, names: Mapping[
             axis.set_xlabel("accuracy p of the question")
         if position % 3 == 0:
             axis.set_ylabel("weight w(p), over its mean")
-    return _finish(figure, [], note)
+    return finish(figure, [], note)
 
 
 def _one_weight(
@@ -194,7 +194,7 @@ def _one_weight(
 ) -> None:
     line = expected[expected["algorithm"] == name]
     points = measured[measured["algorithm"] == name]
-    look = _look(name)
+    look = look_of(name)
     axis.plot(line["accuracy"], line["limit"], color=look["color"], linestyle="dotted", lw=0.8)
     axis.plot(line["accuracy"], line["weight"], **look | {"lw": 1.1})
     axis.errorbar(
@@ -206,7 +206,7 @@ def _one_weight(
 
 def ordering(weights: pd.DataFrame, gaps: pd.DataFrame, note: str) -> Figure:
     """Weights of stratified bundles by what lines the questions up, and differences: from `ordering_bias`."""
-    figure, (left, right) = _grid(2, 2, height=2.3)
+    figure, (left, right) = grid(2, 2, height=2.3)
     looks = zip(weights.groupby("order", sort=False), ((_ORANGE, "o"), (_BLUE, "s"), (_GREY, "^")), strict=True)
     for (order, part), (colour, marker) in looks:
         inside = part[part["part"] != "all"]
@@ -218,7 +218,7 @@ def ordering(weights: pd.DataFrame, gaps: pd.DataFrame, note: str) -> Figure:
     left.set_ylim(bottom=0)
     left.legend(fontsize=6.5)
     inside = gaps[gaps["part"] != "all"]
-    _level(right, 0)
+    draw_level(right, 0)
     for column, label, colour, marker in (
         ("bias", "bias: this − another batch", _ORANGE, "o"), ("blur", "blur: another batch − true", _GREY, "^"),
     ):  # fmt: skip
@@ -230,4 +230,4 @@ def ordering(weights: pd.DataFrame, gaps: pd.DataFrame, note: str) -> Figure:
     low, high = right.get_ylim()
     right.set_ylim(low, high + 0.3 * (high - low))
     right.legend(loc="upper right", fontsize=6.5)
-    return _finish(figure, [], note)
+    return finish(figure, [], note)

@@ -78,7 +78,7 @@ def _metrics(config: Config, algorithm: str, seed: int, draws: np.random.Generat
 
     generator = torch.Generator().manual_seed(int(draws.integers(2**31)))
     rows = []
-    tracked = algorithm in {"riskpo", "risk_seeking"}
+    tracked = algorithm in {"riskpo", "risk_seeking", "riskpo_marginal", "riskpo_stratified"}
     questions, group = 2 * config.risk.bundle_size, 4
     for step in range(1, STEPS[-1] + 1):
         rewards = (torch.rand(questions, group, generator=generator) < 0.2 + 0.02 * step).double()

@@ -231,6 +231,68 @@ def test_any_column_is_read_off_at_equal_accuracy(resampler: Resampler) -> None:
     assert_allclose(gap[["value", "low", "high"]].astype(float), 0, atol=1e-12)
 
 
+# The best of a curve, and the ends of the difficulties
+
+
+def test_best_is_the_highest_after_the_start_and_of_equals_the_first() -> None:
+    values = {"grpo": [0.9, 0.3, 0.5, 0.5], "riskpo": [0.9, 0.4, 0.2, 0.1]}
+    rows = [
+        {"algorithm": name, "difficulty": "all", "metric": "Pass@1", "step": 10 * i, "value": value}
+        for name, of in values.items() for i, value in enumerate(of)
+    ]  # fmt: skip
+    found = analysis.best(pd.DataFrame(rows))
+    assert found[["algorithm", "step", "value"]].values.tolist() == [["grpo", 20, 0.5], ["riskpo", 10, 0.4]]
+
+
+def test_extremes_are_the_easiest_and_the_hardest_by_number() -> None:
+    frame = pd.DataFrame({"difficulty": ["all", "9", "10", "3"]})
+    assert analysis.extremes(frame)["difficulty"].tolist() == ["10", "3"]
+    assert analysis.extremes(frame[:1])["difficulty"].tolist() == ["all"]
+
+
+# Which questions are solved
+
+
+def test_alone_is_the_chance_that_no_run_of_another_solves_it() -> None:
+    frame = together(
+        counts([1, 2, 0], 4, "grpo"), counts([1, 0, 4], 4, "riskpo"), counts([0, 0, 4], 4, "riskpo", seed=1)
+    )
+    found = analysis.solved(frame)
+    assert found["solved"].tolist() == [1, 1, 0, 1, 0, 1, 0, 0, 1]
+    assert found["alone"].tolist() == [0.5, 1, 0, 0, 0, 1, 0, 0, 1]
+
+
+def test_overlap_is_the_share_of_the_first_that_the_second_solves(resampler: Resampler) -> None:
+    frame = together(
+        counts([1, 2, 3, 0], 4, "grpo"), counts([1, 0, 0, 4], 4, "riskpo"), counts([1, 1, 0, 0], 4, "riskpo", seed=1)
+    )
+    shares = analysis.overlap(analysis.solved(frame), resampler)
+    pairs = {
+        (of, other): value
+        for of, other, value in zip(shares["algorithm"], shares["other"], shares["value"], strict=True)
+    }
+    assert pairs["grpo", "riskpo"] == pytest.approx((1 + 2) / 2 / 3)
+    assert pairs["riskpo", "grpo"] == pytest.approx((1 + 2) / (2 + 2))
+    assert pairs["riskpo", "riskpo"] == pytest.approx(1 / 2)  # one of two, either way round
+    assert np.isnan(pairs["grpo", "grpo"])  # a single seed
+    row = one(shares, algorithm="riskpo", other="grpo")
+    assert (row["n"], row["questions"], row["seeds"]) == (4, 4, "0 1")
+    assert row["low"] < row["value"] < row["high"]
+
+
+def test_what_solves_nothing_has_no_overlap(resampler: Resampler) -> None:
+    frame = together(counts([0, 0], 4, "grpo"), counts([1, 2], 4, "riskpo"))
+    shares = analysis.overlap(analysis.solved(frame), resampler)
+    assert one(shares, algorithm="grpo", other="riskpo")[["value", "low", "high"]].isna().all()
+    assert one(shares, algorithm="riskpo", other="grpo")["value"] == 0
+
+
+def test_overlap_refuses_other_questions(resampler: Resampler) -> None:
+    frame = together(counts([1, 2], 4, "grpo"), counts([1, 2], 4, "riskpo", difficulty=4))
+    with pytest.raises(DataError, match="grpo answered other questions"):
+        analysis.overlap(analysis.solved(frame), resampler)
+
+
 # Quantile curves
 
 

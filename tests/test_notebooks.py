@@ -131,7 +131,8 @@ def execute(project: Path, name: str, **given: object) -> nbformat.NotebookNode:
 def test_quickstart_runs_in_the_folder_of_the_notebooks(project: Path) -> None:
     executed = execute(project, "00_quickstart", accuracy=0.4)
     figures = project / "results" / "test" / "figures" / "00_quickstart"
-    assert {file.name for file in figures.iterdir()} == {"advantage.svg", "advantage.png"}
+    drawn = {"advantage", "framework", "landscape"}
+    assert {file.name for file in figures.iterdir()} == {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")}
     assert "accuracy 0.4" in (figures / "advantage.svg").read_text()
     kinds = {kind for cell in executed.cells for output in cell.get("outputs", []) for kind in output.get("data", {})}
     assert {

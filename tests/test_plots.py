@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic import records
 
-from riskpo_study import analysis, plots, tables
+from riskpo_study import analysis, contrasts, plot_parts, plots, tables
 from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.config import Config
 from riskpo_study.plots import Panel
@@ -70,6 +70,22 @@ def test_algorithms_are_told_apart_by_colour_or_dashes(blindness: str) -> None:
             assert distance > 10, (one, other)  # 2.3 is just noticeable
 
 
+@pytest.mark.parametrize(
+    ("variant", "preset"),
+    [("riskpo_omega_0", "riskpo"), ("riskpo_released_std", "riskpo_released"), ("dr_grpo_matched", "dr_grpo")],
+)
+def test_a_variant_has_the_colour_of_its_preset(variant: str, preset: str) -> None:
+    assert plots.colour(variant) == plots.colour(preset) == plots.COLOURS[preset]
+
+
+def test_what_has_no_colour_gets_one_and_dashes_that_its_name_decides() -> None:
+    assert plots.colour("grpo2") == plots.colour("mine") not in plots.COLOURS.values()
+    names = [f"riskpo_omega_{i}" for i in range(12)]
+    looks = [plot_parts.look_of(name)["linestyle"] for name in names]
+    assert looks == [plot_parts.look_of(name)["linestyle"] for name in names]
+    assert len(set(looks)) > 1
+
+
 # Figures
 
 
@@ -95,6 +111,12 @@ def figures(settings: Config) -> dict[str, Figure]:
     held_out = analysis.summary(found["evaluations"], ["entropy"], resampler, by=["algorithm", "step"])
     held_out = held_out[held_out["difficulty"] == analysis.OVERALL]
     quantile_curves = analysis.quantile_curves(found["quantile_logprob"])
+    all_questions = curves[curves["difficulty"] == analysis.OVERALL]
+    best = analysis.best(all_questions)
+    solving = analysis.solved(analysis.final(found["counts"]))
+    solved = analysis.summary(solving, ["solved", "alone"], resampler)
+    solved = solved[solved["difficulty"] == analysis.OVERALL]
+    accuracy = passk[passk["metric"] == "Pass@1"]
     return {
         "training": plots.training(smoothed, panels, names, note),
         "entropy": plots.training(smoothed, panels[1:], names, note, held_out=held_out),
@@ -105,6 +127,10 @@ def figures(settings: Config) -> dict[str, Figure]:
         "pass_at_k": plots.pass_at_k(passk, names, note),
         "differences": plots.dots(gaps[gaps["difficulty"] == "all"], names, note, "percentage points", level=0),
         "dots": plots.dots(passk[passk["metric"] == "Pass@4"], names, note, "%"),
+        "levels": contrasts.levels(all_questions, best, ["grpo", "riskpo"], names, note),
+        "gaps": contrasts.gaps(gaps, names, note),
+        "risk_profiles": contrasts.risk_profiles(smoothed, panels, accuracy, names, note),
+        "overlap": contrasts.overlap(analysis.overlap(solving, resampler), solved, names, note),
     }
 
 
@@ -126,7 +152,7 @@ def words(figure: Figure) -> list[Text]:
     found = [text for text in figure.texts if text.get_text()]
     found += [text for legend in figure.legends for text in legend.get_texts()]
     for axis in figure.axes:
-        found += [*titles(axis), axis.xaxis.label, axis.yaxis.label]
+        found += [*titles(axis), *axis.texts, axis.xaxis.label, axis.yaxis.label]
         for which, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
             ticks = [tick for tick in which.get_major_ticks() if min(limits) <= tick.get_loc() <= max(limits)]
             found += [tick.label1 for tick in ticks]
@@ -155,7 +181,8 @@ def test_everything_is_labelled_and_nothing_cut_off(
             place = axis.get_subplotspec()
             assert place is not None
             assert axis.get_xlabel() or figure.get_supxlabel() or not place.is_last_row(), kind
-            assert axis.get_ylabel() or not place.is_first_col() or kind in {"differences", "dots"}, kind
+            rows = kind in {"differences", "dots", "overlap"}
+            assert axis.get_ylabel() or figure.get_supylabel() or not place.is_first_col() or rows, kind
         assert figure.get_suptitle().startswith("Profile test · seed")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -22,7 +23,7 @@ from riskpo_study.findings import Study
 from riskpo_study.records import BASE
 
 ROOT = Path(__file__).parents[1]
-MADE = ("04_entropy", "05_quantile_logprob", "06_passk")
+MADE = ("04_entropy", "05_quantile_logprob", "06_passk", "09_risk_profiles")
 SHOWN = [section for section in report.SECTIONS if section.folder in MADE]
 
 
@@ -133,8 +134,11 @@ def test_report_has_every_figure_with_its_caption_and_sentence(study: Config) ->
 def test_page_needs_no_other_file(study: Config) -> None:
     page = report.as_html(report.compose(study), study.results)
     sources = re.findall(r'src="([^"]+)"', page)
-    drawings = {path.read_bytes() for path in study.results.rglob("*.svg")}
-    assert {base64.b64decode(source.removeprefix("data:image/svg+xml;base64,")) for source in sources} == drawings
+    drawings = {ElementTree.canonicalize(path.read_text()) for path in study.results.rglob("*.svg")}
+    embedded = {unquote(source.removeprefix("data:image/svg+xml,")) for source in sources}
+    assert {re.sub(r"\s+", " ", drawing) for drawing in drawings} == {
+        re.sub(r"\s+", " ", ElementTree.canonicalize(source)) for source in embedded
+    }
     assert not re.findall(r'(?:href|src)="(?!data:)', page)
     assert "url(" not in page
     assert page.count("<table>") == page.count("</table>") > 0
