@@ -31,13 +31,14 @@ def gather(config: Config) -> dict[str, Any]:
             found[f"{algorithm}-{seed}"] = {
                 key: manifest[key] for key in ("commit", "versions", "hardware", "started", "wall_seconds")
             }
-    with files.atomic(config.results / "provenance.json") as temporary:
-        temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if found:
+        with files.atomic(config.results / "provenance.json") as temporary:
+            temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return found
 
 
 def read(config: Config) -> dict[str, Any] | None:
-    """What `gather` wrote, run by run; None where it has not."""
+    """What `gather` wrote, run by run; None where there was nothing to write."""
     path = config.results / "provenance.json"
     if not path.is_file():
         return None
@@ -59,7 +60,7 @@ def as_table(found: dict[str, Any]) -> pd.DataFrame:
         ),
         (
             "Hardware",
-            _counted(" + ".join([f"{one['cores']} cores", one["processor"], *one["gpus"]]) for one in hardware),
+            _counted(", ".join([f"{one['cores']} cores", one["processor"], *one["gpus"]]) for one in hardware),
         ),
         ("Versions", _counted(", ".join(f"{k} {v}" for k, v in sorted(run["versions"].items())) for run in made)),
         ("Commit", _counted((run["commit"] or "unknown")[:12] for run in made)),

@@ -85,3 +85,11 @@ def test_further_runs_are_read_by_name(results: Path, study: config.Config) -> N
     assert set(records.read(results, "counts", more)["algorithm"]) == {"riskpo"}
     assert set(records.read(results, "counts", more, algorithms=["grpo"])["of"]) == {"runs/grpo-0", "runs/grpo-1"}
     assert records.missing(results, "counts", more, algorithms=["grpo"]) == []
+
+
+def test_a_study_can_be_looked_at_before_it_is_finished(results: Path, study: config.Config, tmp_path: Path) -> None:
+    more = replace(study, runs=replace(study.runs, further_algorithms=("dapo",), further_seeds=(7,)))
+    assert records.collect(results, more) == ["dapo-7"]
+    assert records.missing(results, "counts", more, ["dapo"]) == ["dapo-7"]
+    with pytest.raises(DataError, match="has no run with metrics.parquet: train first"):
+        records.collect(tmp_path / "empty", study)

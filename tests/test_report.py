@@ -16,7 +16,7 @@ import pytest
 import yaml
 from synthetic import records
 
-from riskpo_study import compare, config, findings, report, tables
+from riskpo_study import claims, compare, config, findings, report, tables, tuning
 from riskpo_study.config import Config
 from riskpo_study.errors import DataError
 from riskpo_study.findings import Study
@@ -336,3 +336,24 @@ def test_without_a_table_nothing_is_compared(study: Config, capsys: pytest.Captu
     for arguments in ([], ["--accept"]):
         assert compare.main(arguments) == 1
         assert "test has no tables/06_passk/passk.csv: make it first (dvc repro)." in capsys.readouterr().err
+
+
+def test_verdicts_come_first_and_tuning_last(study: Config) -> None:
+    claims.write(study)
+    for algorithm, candidates in {
+        "grpo": [(1e-4, "", 0.31, False), (2e-4, "", 0.33, True)],
+        "riskpo": [(1e-4, '{"baseline": "batch"}', 0.30, True), (2e-4, "", 0.0, False)],
+    }.items():
+        table = pd.DataFrame(candidates, columns=["learning_rate", "options", "accuracy", "chosen"])
+        table = table.assign(algorithm=algorithm, low=0.2, high=0.4, pass_at_32=0.6, entropy=0.5, kl_step=1e-4)
+        table["failure"] = ["", "step 3: the loss is nan"] if algorithm == "riskpo" else ["", ""]
+        path = tuning.path(study, algorithm)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False)
+    text = report.as_markdown(report.compose(study))
+    order = [text.index(f"\n## {title}\n") for title in ("What holds of the paper's claims", "Right answers", "Tuning")]
+    assert order == sorted(order)
+    assert "| RiskPO keeps more entropy than GRPO. (Theorem 2, Fig. 5) |" in text
+    assert "| RiskPO | 0.0001 | baseline batch | 30.0 [20.0, 40.0] | 60.0 | 0.50 | 0.100 | chosen |" in text
+    assert "| RiskPO | 0.0002 | – | step 3: the loss is nan |" in text
+    assert tables.names(study)["riskpo"] == "RiskPO (baseline batch, scale none)"
