@@ -18,6 +18,8 @@ repro: params.yaml ## Train and analyse everything: make repro PROFILE=quick (de
 	dvc repro base_model
 	dvc stage list --name-only | sed -n '/^tune@/p; /^evaluate_base@/p; /^quickstart@/p' | $(SIDE_BY_SIDE)
 	dvc stage list --name-only | sed -n 's/^train\(_further\)\?@\(.*\)/& evaluate\1@\2/p' | $(SIDE_BY_SIDE)
+	dvc repro --single-item $(REPRO) records
+	dvc stage list --name-only | grep -E '^(theory|passk|entropy|quantile_logprob|risk_profiles|ablation|claims)@' | $(SIDE_BY_SIDE)
 	dvc repro $(REPRO)
 	@sed -n 1p results/$(PROFILE)/tables/07_compare/against_reference.md
 	@echo "The report is in results/$(PROFILE)/report.html and report.md."
@@ -36,7 +38,7 @@ figures: params.yaml ## Figures, tables and report of PROFILE again from the com
 
 reference: params.yaml ## Make the present tables of PROFILE the reference that later runs are compared with
 	python -m riskpo_study.compare --accept
-	dvc repro --single-item --force compare
+	dvc repro --single-item --force compare report
 
 status: $(INSTALLED) ## What is out of date
 	dvc status

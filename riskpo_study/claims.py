@@ -467,7 +467,7 @@ def _row(claim: Claim, evidence: Evidence) -> dict[str, Any]:
 
 def as_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The claims for humans, from `decide` or `read`: what is claimed, what decides it, what came out."""
-    columns = ["Claim of the paper", "What decides it", "Here", "Verdict", "The paper's number"]
+    columns = ["Claim (source)", "What decides it", "Here", "Verdict", "The paper's number"]
     rows = [
         [f"{row['says']} ({row['source']})", row["statistic"], _here(row), _verdict(row), row["published"]]
         for row in frame.to_dict("records")
@@ -530,9 +530,10 @@ table shows the one that decided. Verdicts are not corrected for the number of c
 own models and tasks, from single runs, without intervals.
 
 With few seeds the intervals are too narrow where trainings differ more than questions do. In the extreme that only
-trainings differ, by normal chance, an interval that should leave out 0 in 5 % of the cases does so in 48 % with two
-seeds, 26 % with three and 16 % with five (simulated). The strict verdict guards against this: it asks the same of
-intervals widened to Student's t over the training seeds alone. Where it differs the table says so."""
+trainings differ, by normal chance, an interval that should leave out 0 in 5 % of the cases does so in half of them with
+two seeds, in a quarter with three and in about 16 % with five. The strict verdict guards against this: it asks the same
+of intervals widened to Student's t over the training seeds alone. Where it differs the table says so. The tails of the
+log-probability have no strict verdict of their own: their intervals are over groups of questions."""
 
 
 def write(config: Config) -> pd.DataFrame:

@@ -19,7 +19,7 @@ import pandas as pd
 from riskpo_study import config as configuration
 from riskpo_study import provenance, tables
 from riskpo_study.analysis import mover
-from riskpo_study.errors import ConfigError, DataError
+from riskpo_study.errors import ConfigError, DataError, RunError
 from riskpo_study.evaluation import Interval
 
 __all__ = ["accept", "against", "compare"]
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"The reference is now {accept(config.results).relative_to(configuration.root())}; commit it.")
             provenance.gather(config)
         print(compare(config.results, tables.names(config)))
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, RunError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -276,6 +276,11 @@ class Config:
             )
         for name in self.runs.ablations:
             ablations.family(name)
+        if any(seed == self.tuning.seed for _, seed in self.runs.all):
+            raise ConfigError(f"tuning.seed = {self.tuning.seed} is the seed of a run: tune with another.")
+        for name in self.tuning.own:
+            if name not in self.algorithms:
+                raise ConfigError(f"tuning.own.{name} is of no algorithm of the configuration.")
         for name in self.runs.names:
             if name not in self.algorithms:
                 algorithms.check_known(name)
@@ -292,9 +297,14 @@ class Config:
             matched = options.get("matched_to")
             if matched is not None and matched not in self.algorithms:
                 raise ConfigError(f"algorithms.{name}.matched_to = {matched!r} is no algorithm of the configuration.")
-            for candidate in self.tuning.of(name):
-                if name in self.runs.algorithms:
-                    algorithms.build(name, {**options, **candidate}, self.risk)
+            for candidate in self.tuning.of(name) if name in self.runs.algorithms else ():
+                algorithms.build(name, {**options, **candidate}, self.risk)
+            needed = [algorithms.preset_name(name, options), *([matched] if matched else [])]
+            untuned = [one for one in needed if one not in self.runs.algorithms]
+            if name in self.runs.further_algorithms and "preset" in options and untuned:
+                raise ConfigError(
+                    f"algorithms.{name} takes what {' and '.join(untuned)} chose in tuning: add it to runs.algorithms."
+                )
 
     @property
     def results(self) -> Path:

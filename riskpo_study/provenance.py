@@ -29,7 +29,7 @@ def gather(config: Config) -> dict[str, Any]:
         manifest = runs.read_manifest(config.results / "runs" / f"{algorithm}-{seed}")
         if manifest is not None and manifest["status"] == "finished":
             found[f"{algorithm}-{seed}"] = {
-                key: manifest[key] for key in ("commit", "versions", "hardware", "started", "wall_seconds")
+                key: manifest[key] for key in ("commit", "dirty", "versions", "hardware", "started", "wall_seconds")
             }
     if found:
         with files.atomic(config.results / "provenance.json") as temporary:
@@ -63,9 +63,14 @@ def as_table(found: dict[str, Any]) -> pd.DataFrame:
             _counted(", ".join([f"{one['cores']} cores", one["processor"], *one["gpus"]]) for one in hardware),
         ),
         ("Versions", _counted(", ".join(f"{k} {v}" for k, v in sorted(run["versions"].items())) for run in made)),
-        ("Commit", _counted((run["commit"] or "unknown")[:12] for run in made)),
+        ("Commit", _counted(map(_commit, made))),
     ]
     return pd.DataFrame(rows, columns=["What", "Values"])
+
+
+def _commit(run: dict[str, Any]) -> str:
+    """The tree counts as changed where any file was: that training code was not, `dvc status` says."""
+    return f"{(run['commit'] or 'unknown')[:12]}{' and uncommitted changes' if run['dirty'] else ''}"
 
 
 def _counted(values: Iterable[str]) -> str:

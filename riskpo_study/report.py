@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from riskpo_study import ablations, claims, files, findings, provenance, tables, tuning
+from riskpo_study import ablations, claims, files, findings, provenance, records, tables, tuning
 from riskpo_study import config as configuration
 from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError, DataError, RunError
@@ -302,7 +302,7 @@ def _verdicts(config: Config) -> Iterator[Block]:
     """What becomes of the paper's claims, where they have been decided."""
     decided = claims.read(config)
     if decided is not None:
-        yield Heading(2, "What holds of the paper's claims")
+        yield Heading(2, "What holds of the claims")
         yield Text(
             "Decided by `python -m riskpo_study.claims`; the rules and all statistics are in `claims.md`. Strictly: "
             "judged by intervals widened to Student's t over training seeds alone."
@@ -347,22 +347,14 @@ def _introduction(study: Study) -> str:
         "called higher or lower only where its interval leaves out 0. With few seeds the intervals understate how "
         "much another training would differ; sentences are not corrected for many comparisons, the tables' stars are."
     )
-    absent = _absent(study)
-    return f"{text} Missing runs, which the numbers leave out: {', '.join(absent)}." if absent else text
-
-
-def _absent(study: Study) -> list[str]:
-    """Runs of the configuration that the table of Pass@k does not rest on."""
-    found = tables.read(study.config.results / "tables" / "06_passk" / "passk.csv")
-    if found is None:
-        return []
-    there = {
-        f"{algorithm}-{seed}"
-        for algorithm, seeds in zip(found["algorithm"], found["seeds"], strict=True)
-        for seed in seeds.split()
-    }
-    wanted = (f"{algorithm}-{seed}" for algorithm, seed in study.config.runs.all)
-    return [run for run in wanted if run not in there]
+    absent = records.missing(config.results, "counts", config, runs.names)
+    if not absent:
+        return text
+    seeds: dict[str, list[str]] = {}
+    for algorithm, _, seed in (run.rpartition("-") for run in absent):
+        seeds.setdefault(algorithm, []).append(seed)
+    listed = "; ".join(f"{algorithm} {', '.join(missing)}" for algorithm, missing in seeds.items())
+    return f"{text} **{len(absent)} of {len(runs.all)} runs are missing** (seeds): {listed}."
 
 
 def _made(section: Section, config: Config) -> list[Figure]:

@@ -34,6 +34,7 @@ _SAID = {
     "riskpo_marginal": ("baseline",), "riskpo_stratified": ("baseline",),
     "pass_at_k": ("k",),
 }  # fmt: skip
+_LISTED = 4  # more missing runs than this are counted only
 _UNSAID = ("preset", "learning_rate")  # rates have a table of their own
 
 
@@ -83,7 +84,8 @@ def basis(tidy: pd.DataFrame, config: Config, absent: Sequence[str] = ()) -> str
     if "n" in tidy:
         parts.append(questions(tidy, config))
     if absent:
-        parts.append(f"missing: {', '.join(absent)}")
+        listed = ", ".join(absent) if len(absent) <= _LISTED else f"{len(absent)} runs, see the report"
+        parts.append(f"missing: {listed}")
     return " · ".join(parts)
 
 

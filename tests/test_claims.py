@@ -566,11 +566,11 @@ def test_table_for_readers(whole: Config) -> None:
     claims.write(whole)
     table = claims.as_table(claims.decide(whole))
     assert list(table.columns) == [
-        "Claim of the paper", "What decides it", "Here", "Verdict", "The paper's number",
+        "Claim (source)", "What decides it", "Here", "Verdict", "The paper's number",
     ]  # fmt: skip
     assert "needs runs of dr_grpo" in set(table["Here"])
     first = table.iloc[0]
-    assert first["Claim of the paper"] == "RiskPO keeps more entropy than GRPO. (Theorem 2, Fig. 5)"
+    assert first["Claim (source)"] == "RiskPO keeps more entropy than GRPO. (Theorem 2, Fig. 5)"
     assert first["Here"].startswith("RiskPO − GRPO: ") and first["Here"].endswith("] nats per token")
     text = (whole.results / "claims.md").read_text()
     assert text.startswith("# The claims: verdicts at the scale of profile test\n\nOf 18 claims ")

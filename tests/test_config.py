@@ -139,6 +139,12 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             [{"baseline": "group"}],
             "The tuning candidate {'baseline': 'group'} has no learning_rate: give it one.",
         ),
+        ("tuning.seed", 1, "tuning.seed = 1 is the seed of a run: tune with another."),
+        (
+            "tuning.own",
+            {"riskop": [{"learning_rate": 1e-3}]},
+            "tuning.own.riskop is of no algorithm of the configuration.",
+        ),
         ("runs.further_seeds", 3, "runs.further_seeds = 3 must be a list of at least one value."),
         ("task.name", "chess", "task.name = 'chess' is not implemented; known tasks: countdown."),
         ("task.numbers", [3, 6], "task.numbers[1] = 6 must be between 2 and 5."),
@@ -282,3 +288,11 @@ def test_every_key_has_a_comment_above(file: Path) -> None:
         if ":" in line and not line.lstrip().startswith(("#", "-")) and line not in sections:
             same_kind = "{preset:" in line and "{preset:" in above  # variants of one option share a comment
             assert same_kind or above.lstrip().startswith("#"), f"no comment above {line!r}"
+
+
+def test_a_variant_needs_a_tuned_preset(shipped: dict[str, Any]) -> None:
+    values = changed(shipped, "runs.further_algorithms", ["other"])
+    values["runs"]["further_seeds"] = [7]
+    values["algorithms"]["other"] = {"preset": "rloo", "matched_to": "riskpo"}
+    with pytest.raises(ConfigError, match=r"algorithms.other takes what rloo chose in tuning: add it to"):
+        config.from_mapping(values)

@@ -23,7 +23,8 @@ def study(settings: config.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         folder = study.results / "runs" / run
         folder.mkdir(parents=True)
         manifest = {
-            "status": status, "commit": "0123456789abcdef", "versions": {"torch": "2.13.0", "python": "3.11.7"},
+            "status": status, "commit": "0123456789abcdef", "dirty": True,
+            "versions": {"torch": "2.13.0", "python": "3.11.7"},
             "hardware": {"cores": 2, "processor": cpu, "gpus": []}, "started": "2026-11-25T10:00:00+0000",
             "wall_seconds": 90.0, "identity": {},
         }  # fmt: skip
@@ -37,7 +38,7 @@ def test_finished_runs_are_told_in_a_few_lines(study: config.Config) -> None:
     found = provenance.read(study)
     assert found is not None
     table = provenance.as_table(found).set_index("What")["Values"]
-    assert table["Runs"] == "2" and table["Commit"] == "0123456789ab"
+    assert table["Runs"] == "2" and table["Commit"] == "0123456789ab and uncommitted changes"
     assert table["Time of a run"] == "1.5 minutes in the median, 0.1 hours of all together"
     assert table["Hardware"] == "2 cores, A (1 runs); 2 cores, B (1 runs)"
     assert table["Versions"] == "python 3.11.7, torch 2.13.0"

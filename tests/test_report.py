@@ -162,7 +162,7 @@ def test_missing_runs_are_named(study: Config) -> None:
     with mpl.rc_context():
         run("06_passk")
     text = report.as_markdown(report.compose(study))
-    assert "Missing runs, which the numbers leave out: riskpo-1." in text
+    assert "**1 of 4 runs are missing** (seeds): riskpo 1." in text
     assert "missing: riskpo-1" in (study.results / "tables" / "06_passk" / "passk.md").read_text()
     gaps = tables.read(study.results / "tables" / "06_passk" / "differences.csv")
     assert gaps is not None
@@ -351,7 +351,7 @@ def test_verdicts_come_first_and_tuning_last(study: Config) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)
     text = report.as_markdown(report.compose(study))
-    order = [text.index(f"\n## {title}\n") for title in ("What holds of the paper's claims", "Right answers", "Tuning")]
+    order = [text.index(f"\n## {title}\n") for title in ("What holds of the claims", "Right answers", "Tuning")]
     assert order == sorted(order)
     assert "| RiskPO keeps more entropy than GRPO. (Theorem 2, Fig. 5) |" in text
     assert "| RiskPO | 0.0001 | baseline batch | 30.0 [20.0, 40.0] | 60.0 | 0.50 | 0.100 | chosen |" in text
