@@ -31,7 +31,7 @@ def study(settings: config.Config) -> config.Config:
     """Every variant with a run, but for one, and a learning rate that tuning chose."""
     tuned = {"riskpo": {"learning_rate": 1e-4}, "riskpo_released": {"learning_rate": 1e-4}}
     variants = {name: {**tuned.get(own["preset"], {}), **own} for name, own in VARIANTS.items()}
-    runs = config.Runs(("riskpo", "riskpo_released"), (0,), tuple(VARIANTS), (1,))
+    runs = config.Runs(("riskpo", "riskpo_released", "dr_grpo"), (0,), tuple(VARIANTS), (1,))
     return replace(settings, algorithms={**settings.algorithms, **tuned, **variants}, runs=runs)
 
 

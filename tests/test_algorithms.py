@@ -197,7 +197,9 @@ def test_only_the_riskpo_family_tracks_quantiles() -> None:
     for name in ALGORITHMS:
         estimator = build(name, {}, RISK).estimator
         estimator(*draw())
-        assert (estimator.quantiles is not None) == (name in ("riskpo", "risk_seeking"))
+        assert (estimator.quantiles is not None) == (
+            name in ("riskpo", "risk_seeking", "riskpo_marginal", "riskpo_stratified")
+        )
 
 
 def test_trackers_differ() -> None:
@@ -222,8 +224,8 @@ def test_unknown_algorithm_lists_the_known() -> None:
     [
         (
             "riskpo",
-            {"alpha": 0.1},
-            "algorithms.riskpo.alpha is unknown; options of riskpo are baseline, scale",
+            {"gamma": 0.1},
+            "algorithms.riskpo.gamma is unknown; options of riskpo are baseline, scale",
         ),
         ("rloo", {"clip_low": 0.1}, "algorithms.rloo.clip_low is unknown; options of rloo are none"),
         ("pass_at_k", {"k": 2.5}, "algorithms.pass_at_k.k = 2.5 is not of type int; its default is 4"),

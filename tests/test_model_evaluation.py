@@ -79,7 +79,7 @@ def test_a_run_without_its_last_model_is_refused(settings, project):
 
 
 def test_an_unknown_algorithm_is_refused_by_name(settings, project):
-    with pytest.raises(ConfigError, match=r"algorithm 'grpoo' is unknown \(did you mean grpo\?\)"):
+    with pytest.raises(ConfigError, match=r"algorithm 'grpoo' is unknown; known are base, grpo, dr_grpo"):
         saved_models(settings, "grpoo", 0)
 
 

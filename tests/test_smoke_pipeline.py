@@ -85,7 +85,8 @@ def test_smoke_pipeline_from_parameters_to_report(copy: Path) -> None:
     parameters = (copy / "params.yaml").read_text()
     (copy / "params.yaml").write_text(parameters.replace("  - 16\n  resamples", "  resamples"))
     evaluations = {"evaluate@smoke-grpo-0", "evaluate@smoke-riskpo-0", "evaluate_base@smoke"}
-    assert _stages_to_run(copy) == evaluations | {"passk@smoke", "report@smoke"}
+    evaluations |= {"evaluate_further@smoke-grpo_matched-1"}
+    assert _stages_to_run(copy) == evaluations | {"passk@smoke", "claims@smoke", "report@smoke"}
     (copy / "params.yaml").write_text(parameters.replace("  riskpo: {}\n", "  riskpo:\n    step: 0.2\n"))
     trained = {stage for stage in _stages_to_run(copy) if stage.startswith(("base_model", "train", "evaluate"))}
     assert trained == {"train@smoke-riskpo-0"}
