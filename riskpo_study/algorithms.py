@@ -6,15 +6,16 @@ To add one, write its advantage in `advantages.py` and a line in `ALGORITHMS`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from riskpo_study import advantages, risk
-from riskpo_study.bundles import scores as bundle_scores
+from riskpo_study import advantages, bundles, risk
 from riskpo_study.errors import ConfigError
 from riskpo_study.surrogates import Surrogate, geometric_clip, reinforce, sequence_clip, token_clip
 
@@ -40,6 +41,11 @@ class RiskLevels:
     beta: float
     omega: float
     bundle_size: int
+
+    def __post_init__(self) -> None:
+        risk.check_levels(self.alpha, self.beta)
+        if not 0 <= self.omega < math.inf:
+            raise ConfigError(f"omega = {self.omega} is no extra weight of a tail; choose a finite value of at least 0")
 
 
 class Estimator:
@@ -82,7 +88,7 @@ class BundleEstimator(Estimator):
         self.tracker, self.stratified = tracker, stratified
 
     def __call__(self, rewards: Tensor, permutation: Tensor) -> Tensor:
-        scores = bundle_scores(rewards, permutation)
+        scores = bundles.scores(rewards, permutation)
         self.tracker.start(scores)
         assert self.tracker.values is not None
         self.quantiles = self.tracker.values
@@ -143,7 +149,6 @@ def _tracked(function: Callable[..., Tensor]) -> Callable[..., Estimator]:
             raise ConfigError(f"tracker = {tracker!r} is unknown; choose one of {', '.join(risk.TRACKERS)}")
         if bundling not in ("random", "stratified"):
             raise ConfigError(f"bundling = {bundling!r} is unknown; choose random or stratified")
-        risk.check_levels(settings.alpha, settings.beta)
         own = {"robbins_monro": {"step": step * settings.bundle_size}, "histogram": {"decay": decay}}
         levels = (settings.alpha, settings.beta)
         quantiles = risk.TRACKERS[tracker](levels, settings.bundle_size, **own.get(tracker, {}))
@@ -266,6 +271,15 @@ def _of_type(default: Any, value: Any, key: str) -> Any:
     return value
 
 
+@contextmanager
+def _blamed_on(name: str) -> Iterator[None]:
+    """Errors say which algorithm of the configuration they are about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"algorithms.{name}: {error}") from error
+
+
 def preset_name(name: str, options: Mapping[str, Any]) -> str:
     """The preset behind an algorithm of the configuration: itself, or the `preset` that a variant names."""
     preset = str(options.get("preset", name))
@@ -285,7 +299,8 @@ def build(name: str, options: Mapping[str, Any], settings: RiskSettings) -> Algo
     Raises:
         ConfigError: for an unknown algorithm or option, or an option's bad value.
     """
-    preset = ALGORITHMS[preset_name(name, options)]
+    with _blamed_on(name):
+        preset = ALGORITHMS[preset_name(name, options)]
     levels = {one.name: getattr(settings, one.name) for one in fields(RiskLevels)} | dict(preset.risk or {})
     chosen = dict(preset.options) | {f"clip_{key}": value for key, value in preset.clip.items()}
     if preset.risk is not None:
@@ -299,11 +314,25 @@ def build(name: str, options: Mapping[str, Any], settings: RiskSettings) -> Algo
             )
         chosen[key] = _of_type(chosen[key], value, f"algorithms.{name}.{key}")
     clip = {key: chosen.pop(f"clip_{key}") for key in preset.clip}
-    own = RiskLevels(**(levels if preset.risk is None else {key: chosen.pop(key) for key in levels}))
+    with _blamed_on(name):
+        own = RiskLevels(**(levels if preset.risk is None else {key: chosen.pop(key) for key in levels}))
+        estimator = preset.estimator(own, **chosen)
     return Algorithm(
-        name, preset.estimator(own, **chosen), preset.surrogate(**clip), preset.aggregation, own,
-        preset.dynamic_sampling, preset.overlong_margin,
+        name, estimator, preset.surrogate(**clip), preset.aggregation, own, preset.dynamic_sampling,
+        preset.overlong_margin,
     )  # fmt: skip
+
+
+def check(name: str, options: Mapping[str, Any], settings: RiskSettings, questions: int, responses: int) -> None:
+    """Raise `ConfigError` unless the algorithm can be built and takes a batch of so many questions and responses each.
+
+    So a bad option is an error before the first rollouts. Arguments as for `build`.
+    """
+    built = build(name, options, settings)
+    with _blamed_on(name):
+        built.estimator(
+            torch.zeros(questions, responses), bundles.in_order(questions, responses, built.risk.bundle_size)
+        )
 
 
 NOT_OPTIONS = ("preset", "learning_rate", "matched_to")

@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
 
 from riskpo_study import seeds
 from riskpo_study.errors import DataError
@@ -180,7 +181,8 @@ class Resampler:
     def means(self, values: ArrayLike) -> Floats:
         """Means of resampled tables: values (..., S, Q) of S seeds and Q questions -> (..., resamples)."""
         table = np.asarray(values, dtype=np.float64)
-        by_seed = table @ self._weights("questions", table.shape[-1])  # (..., S, R)
+        with threadpool_limits(1, "blas"):  # rounding depends on the number of threads
+            by_seed = table @ self._weights("questions", table.shape[-1])  # (..., S, R)
         return np.asarray((by_seed * self._weights("seeds", table.shape[-2])).sum(axis=-2))
 
     def interval(self, values: ArrayLike) -> list[Interval]:

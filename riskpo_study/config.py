@@ -286,19 +286,15 @@ class Config:
                 algorithms.check_known(name)
                 raise ConfigError(f"runs lists {name}: give its options as algorithms.{name}, {{}} for none.")
         for name, options in self.algorithms.items():
-            built = algorithms.build(name, options, self.risk)
-            if self.train.questions % built.risk.bundle_size:
-                raise ConfigError(
-                    f"algorithms.{name}.bundle_size = {built.risk.bundle_size} does not divide "
-                    f"train.questions = {self.train.questions}."
-                )
+            batch = self.train.questions, self.train.responses
+            algorithms.check(name, options, self.risk, *batch)
             if "learning_rate" in options:
                 _checked(f"algorithms.{name}.learning_rate", options["learning_rate"], Positive)
             matched = options.get("matched_to")
             if matched is not None and matched not in self.algorithms:
                 raise ConfigError(f"algorithms.{name}.matched_to = {matched!r} is no algorithm of the configuration.")
             for candidate in self.tuning.of(name) if name in self.runs.algorithms else ():
-                algorithms.build(name, {**options, **candidate}, self.risk)
+                algorithms.check(name, {**options, **candidate}, self.risk, *batch)
             needed = [algorithms.preset_name(name, options), *([matched] if matched else [])]
             untuned = [one for one in needed if one not in self.runs.algorithms]
             if name in self.runs.further_algorithms and "preset" in options and untuned:

@@ -109,7 +109,8 @@ def bootstrap_means(values: ArrayLike, resamples: int, generator: np.random.Gene
     seeds, questions = table.shape
     seed_counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
     question_counts = generator.multinomial(questions, np.full(questions, 1 / questions), size=resamples)
-    totals = ((seed_counts @ table) * question_counts).sum(axis=1)
+    # Not `@`, whose rounding depends on the number of threads.
+    totals = (np.einsum("rs,sq->rq", seed_counts, table) * question_counts).sum(axis=1)
     return np.asarray(totals / (seeds * questions))
 
 

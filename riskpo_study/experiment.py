@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from riskpo_study import algorithms, bundles, checkpoints, files, runs, seeds, tasks
+from riskpo_study import algorithms, checkpoints, files, runs, seeds, tasks
 from riskpo_study.config import Config
 from riskpo_study.policy import Policy
 from riskpo_study.rollouts import TransformersEngine
@@ -55,7 +55,6 @@ def train(
     options = config.algorithms.get(algorithm, {})
     built = algorithms.build(algorithm, options, config.risk)
     settings = replace(config.train, learning_rate=options.get("learning_rate", config.train.learning_rate))
-    _try_out(config, algorithm)
     task = tasks.build(config.task)
     reference = Policy.load(base_model, settings.layout)
     run = runs.RunFolder(folder, run_identity(config, algorithm, seed, base_model), existing)
@@ -104,13 +103,6 @@ def train(
             bar.update()
     run.finish()
     return run.path
-
-
-def _try_out(config: Config, algorithm: str) -> None:
-    """Estimate advantages of an empty batch, so that a bad option is an error now and not after the first rollouts."""
-    shape = config.train.questions, config.train.responses
-    built = algorithms.build(algorithm, config.algorithms.get(algorithm, {}), config.risk)
-    built.estimator(torch.zeros(shape), bundles.in_order(*shape, built.risk.bundle_size))
 
 
 def first_questions(task: Task, each: int) -> list[Question]:

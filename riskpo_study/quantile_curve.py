@@ -68,9 +68,11 @@ def quantile_curve(
     drawn = resampler.multinomial(groups, np.full(groups, 1 / groups), size=resamples)  # (resamples, N)
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     curves: dict[str, Floats] = {}
-    for name, values in (("log_prob", total / bundle_size), ("token_log_prob", total / tokens)):
-        count, value = _by_score(score, values)  # both (N, A)
-        low, high = np.quantile(_curve(drawn @ count, drawn @ value, levels), tails, axis=0)
+    for name, summed in (("log_prob", total / bundle_size), ("token_log_prob", total / tokens)):
+        count, value = _by_score(score, summed)  # both (N, A)
+        # Not `@`, whose rounding depends on the number of threads.
+        counts, values = (np.einsum("rn,na->ra", drawn, of_groups) for of_groups in (count, value))
+        low, high = np.quantile(_curve(counts, values, levels), tails, axis=0)
         curves |= {name: _curve(count.sum(0), value.sum(0), levels), f"{name}_low": low, f"{name}_high": high}
     rewards = [risk.quantile(score.flatten(), level).item() for level in levels]
     frame = pd.DataFrame({"level": levels, "reward": rewards, **curves})

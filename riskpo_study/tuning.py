@@ -38,7 +38,7 @@ def outcomes(config: Config, algorithm: str) -> pd.DataFrame:
             f"{algorithm} of {config.profile} has not been tuned yet: run notebooks/07_tuning.ipynb for it first "
             f"(dvc repro tune@{config.profile}-{algorithm})"
         )
-    return pd.read_csv(file).fillna({"options": "", "failure": ""})
+    return pd.read_csv(file, dtype={"options": "str", "failure": "str"}).fillna({"options": "", "failure": ""})
 
 
 def applied(config: Config, *names: str) -> Config:

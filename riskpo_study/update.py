@@ -15,7 +15,9 @@ from riskpo_study.algorithms import Algorithm
 from riskpo_study.config import Train
 from riskpo_study.policy import Policy, Responses
 
-_KL_SHARE = 10  # one question in so many measures the divergence from the base model
+# One question in so many measures the divergence from the base model; a penalty on it needs them all. They are evenly
+# spaced, for stratified bundling lines the questions up by accuracy, and dynamic sampling puts informative ones first.
+_KL_SHARE = 10
 
 
 class NonFiniteError(ArithmeticError):
@@ -67,7 +69,8 @@ class Updater:
             NonFiniteError: before the optimiser's step.
         """
         mask = learned.mask  # (Q, G, T)
-        reference = self._reference(learned)
+        compared = torch.arange(0, len(old), 1 if self.train.kl_coefficient else _KL_SHARE)
+        reference = self._reference(learned.select(compared))
         weights, log_probs, entropies = torch.zeros_like(old), torch.zeros_like(old), torch.zeros_like(old)
         ratios, clipped = torch.ones_like(old), torch.zeros_like(old, dtype=torch.int8)
         losses, norms = [], []
@@ -105,7 +108,7 @@ class Updater:
             losses.append(loss)
             norms.append(norm)
 
-        compared, unseen = len(reference), mini_batches[-1]
+        unseen = mini_batches[-1]
         moved = surrogates.kl_k3(old[unseen], log_probs[unseen])
         return {
             "loss": sum(losses) / len(losses),
@@ -113,7 +116,7 @@ class Updater:
             "learning_rate": self.learning_rate,
             # What the updates before the last one changed, on questions that they have not learned from.
             "kl/step": diagnostics.masked_mean(moved, mask[unseen]) if len(mini_batches) > 1 else math.nan,
-            "kl/base": diagnostics.masked_mean(surrogates.kl_k3(old[:compared], reference), mask[:compared]),
+            "kl/base": diagnostics.masked_mean(surrogates.kl_k3(old[compared], reference), mask[compared]),
             **diagnostics.update_metrics(entropies, ratios, clipped, mask, right),
         }
 
@@ -125,14 +128,10 @@ class Updater:
         self.scheduler.load_state_dict(state["scheduler"])
 
     @torch.no_grad()
-    def _reference(self, learned: Responses) -> Tensor:
-        """(K, G, T) log-probabilities that the base model gives to the first K questions' responses.
-
-        The penalty needs all questions; to measure the divergence, a part is enough.
-        """
-        questions = len(learned.prompts)
-        compared = questions if self.train.kl_coefficient else -(-questions // _KL_SHARE)
-        parts = (learned.select(rows) for rows in torch.arange(compared).split(self.train.micro_batch))
+    def _reference(self, compared: Responses) -> Tensor:
+        """(K, G, T) log-probabilities that the base model gives to the responses to K questions."""
+        rows = torch.arange(len(compared.prompts)).split(self.train.micro_batch)
+        parts = (compared.select(part) for part in rows)
         return torch.cat([self.reference.score(part, self.train.temperature).log_probs for part in parts])
 
     def _passes(self, questions: Tensor, lengths: Tensor, advantages: Tensor) -> Iterator[tuple[Tensor, bool]]:

@@ -119,7 +119,20 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         (
             "algorithms.riskpo",
             {"bundle_size": 3},
-            "algorithms.riskpo.bundle_size = 3 does not divide train.questions = 40.",
+            (
+                "algorithms.riskpo: 40 questions do not fill bundles of 3; choose a multiple of the bundle size, for "
+                "example 42"
+            ),
+        ),
+        (
+            "algorithms.riskpo",
+            {"omega": -1.0},
+            "algorithms.riskpo: omega = -1.0 is no extra weight of a tail; choose a finite value of at least 0",
+        ),
+        (
+            "algorithms.riskpo",
+            {"alpha": 0.9},
+            ("algorithms.riskpo: alpha = 0.9 is not below beta = 0.8; the middle of the distribution would be empty"),
         ),
         (
             "algorithms.riskpo",
@@ -164,6 +177,24 @@ def test_bad_value_is_refused_by_name(shipped: dict[str, Any], path: str, value:
     with pytest.raises(ConfigError) as error:
         config.from_mapping(changed(shipped, path, value))
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        ("riskpo", {"baseline": "nope"}),
+        ("riskpo", {"bundling": "nope"}),
+        ("pass_at_k", {"k": 20}),
+        ("mvar_accuracy", {"utility": "nope"}),
+        ("mine", {"preset": "nope"}),
+        ("mine", {"omega": 1.0}),
+    ],
+)
+def test_bad_option_is_refused_before_anything_runs(
+    shipped: dict[str, Any], algorithm: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^algorithms\.{algorithm}\b"):
+        config.from_mapping(changed(shipped, f"algorithms.{algorithm}", options))
 
 
 @pytest.mark.parametrize("path", ["algorithms.grop", "algorithms.riskpo.omeg", "runs.algorithms"])

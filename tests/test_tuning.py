@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from riskpo_study import config, tuning, tuning_runs
-from riskpo_study.errors import DataError
+from riskpo_study import config, tuning, tuning_runs, update
+from riskpo_study.errors import DataError, RunError
 
 
 @pytest.fixture
@@ -63,22 +63,34 @@ def test_one_candidate_needs_no_training(study: config.Config, tmp_path: Path) -
     assert tuning.applied(study, "grpo").algorithms["grpo"] == {"learning_rate": 5e-4}
 
 
+def break_updates(monkeypatch: pytest.MonkeyPatch, *rates: float) -> None:
+    """Training with one of these rates meets a loss that is not a number."""
+    working = update.Updater.update
+
+    def update_or_fail(self: update.Updater, *arguments):
+        if self.train.learning_rate in rates:
+            raise update.NonFiniteError(float("nan"), 1.0, self.train.learning_rate)
+        return working(self, *arguments)
+
+    monkeypatch.setattr(update.Updater, "update", update_or_fail)
+
+
 def test_a_candidate_that_fails_counts_as_nothing(
     study: config.Config, base_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from riskpo_study import update
-
-    broken = update.Updater.update
-
-    def update_or_fail(self: update.Updater, *arguments):
-        if self.train.learning_rate == 2e-3:
-            raise update.NonFiniteError(float("nan"), 1.0, 2e-3)
-        return broken(self, *arguments)
-
-    monkeypatch.setattr(update.Updater, "update", update_or_fail)
+    break_updates(monkeypatch, 2e-3)
     table = tuning_runs.tune(study, "grpo", base_model)
     assert list(table["chosen"]) == [True, False] and table["accuracy"].iloc[1] == 0
     assert table["failure"].iloc[1].startswith("step 1: the loss is nan")
+
+
+def test_where_every_candidate_fails_none_is_chosen(
+    study: config.Config, base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_updates(monkeypatch, 1e-3, 2e-3)
+    with pytest.raises(RunError, match="No candidate of grpo could be trained; the last one: step 1: the loss is nan"):
+        tuning_runs.tune(study, "grpo", base_model)
+    assert not tuning.path(study, "grpo").exists()
 
 
 def test_a_matched_algorithm_takes_the_rate_of_the_same_step(study: config.Config) -> None:
