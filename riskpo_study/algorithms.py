@@ -116,7 +116,9 @@ class Algorithm:
     surrogate: Surrogate
     aggregation: str
     risk: RiskSettings
-    """The bundles and quantiles that it learns from, or is described by."""
+    """The bundles and quantiles that it learns from, or would."""
+    yardstick: RiskSettings
+    """Section `risk` of the configuration, which the rewards of every algorithm are measured by."""
     dynamic_sampling: bool = False
     overlong_margin: float = 0.0
     """Share of the maximal length over which DAPO's overlong penalty grows to −1; 0 for none."""
@@ -318,8 +320,8 @@ def build(name: str, options: Mapping[str, Any], settings: RiskSettings) -> Algo
         own = RiskLevels(**(levels if preset.risk is None else {key: chosen.pop(key) for key in levels}))
         estimator = preset.estimator(own, **chosen)
     return Algorithm(
-        name, estimator, preset.surrogate(**clip), preset.aggregation, own, preset.dynamic_sampling,
-        preset.overlong_margin,
+        name, estimator, preset.surrogate(**clip), preset.aggregation, own, settings,
+        preset.dynamic_sampling, preset.overlong_margin,
     )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def bundle_metrics(
     quantiles: tuple[float, ...] | None,
     settings: RiskSettings,
 ) -> Metrics:
-    """Of the responses that are learned from: bundle scores, their regions and risk, covariances with log π.
+    """Of the responses that are learned from: bundle scores, their quantiles and regions, covariances with log π.
 
     Args:
         rewards, advantages, log_probs: (Q, G); log-probabilities of whole responses under the sampling policy.
@@ -90,10 +90,6 @@ def bundle_metrics(
         "region/lower": (scores < q_alpha).double().mean().item(),
         "region/middle": ((scores >= q_alpha) & (scores <= q_beta)).double().mean().item(),
         "region/upper": (scores > q_beta).double().mean().item(),
-        "risk/mean": scores.mean().item(),
-        "risk/cvar": risk.cvar(scores.flatten(), settings.alpha).item() if settings.alpha > 0 else float("nan"),
-        "risk/rvar": risk.rvar(scores.flatten(), settings.alpha, settings.beta).item(),
-        "risk/mvar": risk.mvar(scores.flatten(), settings.alpha, settings.beta, settings.omega).item(),
         "covariance/advantage": covariance(log_probs, advantages),
         "covariance/reward": covariance(log_probs, rewards),
         "covariance/bundle_score": covariance(bundle_log_probs, scores),
@@ -102,6 +98,23 @@ def bundle_metrics(
         "share/zero_advantage": (advantages.abs() < 1e-12).double().mean().item(),
         "advantage/mean": advantages.mean().item(),
         "advantage/std": advantages.std().item(),
+    }
+
+
+def risk_metrics(rewards: Tensor, permutation: Tensor, settings: RiskSettings) -> Metrics:
+    """Of the responses that are learned from: what the measure says of bundles of questions in random order.
+
+    Args:
+        rewards: (Q, G).
+        permutation: (N, B, G).
+        settings: the same for every algorithm, so that they compare.
+    """
+    scores = bundles.scores(rewards, permutation).flatten()
+    return {
+        "risk/mean": scores.mean().item(),
+        "risk/cvar": risk.cvar(scores, settings.alpha).item() if settings.alpha > 0 else float("nan"),
+        "risk/rvar": risk.rvar(scores, settings.alpha, settings.beta).item(),
+        "risk/mvar": risk.mvar(scores, settings.alpha, settings.beta, settings.omega).item(),
     }
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from riskpo_study import bundles, diagnostics, seeds
 from riskpo_study.advantages import overlong_penalty
-from riskpo_study.algorithms import Algorithm
+from riskpo_study.algorithms import Algorithm, RiskSettings
 from riskpo_study.config import Train
 from riskpo_study.errors import RunError
 from riskpo_study.policy import Policy, Responses
@@ -83,22 +83,25 @@ class Trainer:
     def step(self) -> StepResult:
         """One step: responses to `train.questions` questions, then one update for each mini-batch."""
         clock = _Clock()
-        step = self.steps_done
-        batch = self._collect(step, clock)
-        order = self.algorithm.estimator.order(batch.rewards[batch.kept])
+        batch = self._collect(clock)
+        as_asked = batch.rewards[batch.kept]  # (Q, G)
+        order = self.algorithm.estimator.order(as_asked)
         batch = replace(batch, kept=batch.kept[order])
-        group, kept = batch.generation.tokens.shape[1], batch.kept
-        learned, rewards = batch.generation.select(kept), batch.rewards[kept]
-        permutation = bundles.permutations(
-            len(kept), group, self.algorithm.risk.bundle_size, seeds.generator(self.seed, "bundles", step)
-        )
+        learned, rewards = batch.generation.select(batch.kept), as_asked[order]
+        permutation = self._bundled(rewards, self.algorithm.risk)
         advantages = self.algorithm.estimator(rewards + self._penalty(learned.lengths), permutation)  # (Q, G)
+        yardstick = self.algorithm.yardstick
+        risk_metrics = diagnostics.risk_metrics(as_asked, self._bundled(as_asked, yardstick), yardstick)
         with clock.phase("update"):
             # A mini-batch is a random part of the questions, also where they are lined up by accuracy.
             mini_batches = order.argsort().chunk(self.train.mini_batches)
             try:
                 update = self.updater.update(
-                    learned, batch.generation.log_probs[kept], advantages, diagnostics.is_right(rewards), mini_batches
+                    learned,
+                    batch.generation.log_probs[batch.kept],
+                    advantages,
+                    diagnostics.is_right(rewards),
+                    mini_batches,
                 )
             except NonFiniteError as error:
                 raise self._stopped(error, learned, rewards, advantages) from error
@@ -119,11 +122,12 @@ class Trainer:
             **diagnostics.bundle_metrics(
                 rewards,
                 advantages,
-                log_probs[kept],
+                log_probs[batch.kept],
                 permutation,
                 self.algorithm.estimator.quantiles,
                 self.algorithm.risk,
             ),
+            **risk_metrics,
             **update,
         }
         tokens = int(batch.generation.lengths.sum())
@@ -148,8 +152,15 @@ class Trainer:
         self.updater.load_state_dict(state["updater"])
         self.algorithm.estimator.load_state_dict(state["estimator"])
 
-    def _collect(self, step: int, clock: _Clock) -> Batch:
+    def _bundled(self, rewards: Tensor, settings: RiskSettings) -> Tensor:
+        """The step's permutation (N, B, G) of responses with rewards (Q, G)."""
+        questions, responses = rewards.shape
+        generator = seeds.generator(self.seed, "bundles", self.steps_done)
+        return bundles.permutations(questions, responses, settings.bundle_size, generator)
+
+    def _collect(self, clock: _Clock) -> Batch:
         """Generate until `train.questions` questions can be learned from (all can, without dynamic sampling)."""
+        step = self.steps_done
         questions: list[Question] = []
         parts: list[Generation] = []
         rewards = torch.empty(0, self.train.responses, dtype=torch.float64)

@@ -93,6 +93,7 @@ def _metrics(config: Config, algorithm: str, seed: int, draws: np.random.Generat
             "algorithm": algorithm, "seed": seed, "step": step,
             **diagnostics.generation_metrics(rewards, difficulties, log_probs, lengths, finished, config.task.numbers),
             **diagnostics.bundle_metrics(rewards, rewards - rewards.mean(), log_probs, pairing, quantiles, config.risk),
+            **diagnostics.risk_metrics(rewards, pairing, config.risk),
             **diagnostics.update_metrics(tokens, torch.ones_like(tokens), torch.zeros_like(tokens), mask, rewards >= 1),
         })  # fmt: skip
     return pd.DataFrame(rows)

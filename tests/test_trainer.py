@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from riskpo_study import algorithms, update
+from riskpo_study import algorithms, bundles, risk, seeds, update
 from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.errors import RunError
 from riskpo_study.policy import Policy
@@ -117,6 +117,37 @@ def test_metrics_agree_with_the_rollouts(base_model, settings, task, tmp_path):
     assert len(within) == 2 and metrics["covariance/lower"] == pytest.approx(sum(within) / 2)
     assert metrics["region/lower"] + metrics["region/middle"] + metrics["region/upper"] == pytest.approx(1)
     assert metrics["ratio/mean"] == pytest.approx(1, abs=0.2) and metrics["kl/base"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["grpo", "riskpo_stratified"])
+def test_the_measure_of_every_algorithm_is_of_random_bundles_at_the_levels_of_the_configuration(
+    name, base_model, settings, task, tmp_path
+):
+    """Stratified bundles and levels of its own change what an algorithm learns from, not how its rewards compare."""
+    result = make_trainer(base_model, settings, Generous(task), tmp_path, name).step()
+    rewards = torch.tensor(result.rollouts.reward.to_numpy()).view(10, 4)  # in the order asked
+    pairing = bundles.permutations(10, 4, settings.risk.bundle_size, seeds.generator(0, "bundles", 0))
+    scores = bundles.scores(rewards, pairing).flatten()
+    assert scores.unique().numel() > 2
+    expected = risk.mvar(scores, settings.risk.alpha, settings.risk.beta, settings.risk.omega)
+    assert result.metrics["risk/mvar"] == pytest.approx(expected.item())
+    assert result.metrics["risk/cvar"] == pytest.approx(risk.cvar(scores, settings.risk.alpha).item())
+
+
+def test_the_divergence_is_measured_on_questions_of_every_accuracy(base_model, settings, task, tmp_path, monkeypatch):
+    """Stratified bundling sorts them: the first tenth would be the hardest."""
+    monkeypatch.setattr(update, "_KL_SHARE", 3)
+    trainer = make_trainer(base_model, settings, Generous(task), tmp_path, "riskpo_stratified", kl_coefficient=0.0)
+    asked = []
+    monkeypatch.setattr(
+        trainer.updater.reference, "score", lambda part, *rest: asked.append(part.prompts) or trainer.policy.score(part)
+    )
+    rows = trainer.step().rollouts
+    accuracy = rows.groupby("question_id", sort=False).reward.mean()
+    ranked = [question for question, _ in sorted(accuracy.items(), key=lambda item: item[1])]
+    prompts = {question.id: tuple(ids) for question in task.sample(10, seeds.generator(0, "questions", 0, 0))
+               for ids in trainer.policy.encode([task.prompt(question)])}  # fmt: skip
+    assert [prompt for part in asked for prompt in part] == [prompts[question] for question in ranked[::3]]
 
 
 def test_dynamic_sampling_learns_from_mixed_questions_only(base_model, settings, task, tmp_path):
