@@ -8,7 +8,7 @@ the model that all runs start from by `records.BASE`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -327,13 +327,16 @@ def smooth(metrics: pd.DataFrame, window: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def tail_terms(metrics: pd.DataFrame, omega: float) -> pd.DataFrame:
+def tail_terms(metrics: pd.DataFrame, omegas: Mapping[str, float]) -> pd.DataFrame:
     """Adds `tail/sum`, the ωL + U of Theorem 2, and `tail/holds`, whether it is at least 0, to every step.
 
     By the identity Cov(log π, A_MVaR) − Cov(log π, R) = −(ωL + U) the theorem's inequality holds exactly then
     (docs/method.md). Where the batch leaves the terms undefined, so is the answer.
+
+    Args:
+        omegas: the ω of every algorithm.
     """
-    total = omega * metrics["covariance/lower"] + metrics["covariance/upper"]
+    total = metrics["algorithm"].map(omegas) * metrics["covariance/lower"] + metrics["covariance/upper"]
     return metrics.assign(**{"tail/sum": total, "tail/holds": (total >= 0).astype(float).where(total.notna())})
 
 
@@ -367,34 +370,46 @@ def block_means(
 def at_equal_accuracy(
     evaluations: pd.DataFrame, reference: str, resampler: Resampler, column: str = "entropy"
 ) -> pd.DataFrame:
-    """A column of the held-out questions where each algorithm first reaches the same accuracy: a tidy frame.
+    """A column of the held-out questions where an algorithm and the reference are equally accurate: a tidy frame.
 
     Entropy falls while accuracy rises, so algorithms that learn at different speeds differ at equal steps
-    even if they trade one for the other alike; so does Pass@k. The accuracy is the lowest that one of them ends with,
-    in each resample anew; between two evaluations both are interpolated linearly. Three metrics: `accuracy`, the same
-    for all; the column there, by its name; its `difference` to the reference's, where that has records.
+    even if they trade one for the other alike; so does Pass@k. Each algorithm is compared with the reference on the
+    seeds that both have, where each first reaches the lower of the accuracies that the two end with, in each resample
+    anew; between two evaluations both are interpolated linearly. A pair of which one ends no better than it started has
+    no such accuracy, and NaN.
+
+    Returns:
+        Four metrics for each algorithm that shares a seed with the reference: `accuracy`, that of the comparison; the
+        column there, by its name; the reference's there, `reference`; the `difference` of these two.
     """
     scored = evaluations.assign(accuracy=avg_at_k(evaluations["n"], evaluations["correct"]))
-    curves: dict[str, Floats] = {}  # (2, T, 1 + R): accuracy and column by step, the estimate before the resamples
-    abouts = {}
-    for algorithm, group in scored.groupby("algorithm", sort=False):
-        tables = [_table(at, ["accuracy", column]) for _, at in group.groupby("step")]
-        values = np.stack([table for table, _ in tables], axis=1)  # (2, T, S, Q)
-        estimates = values.mean(axis=(-2, -1))[..., None]
-        curves[str(algorithm)] = np.concatenate([estimates, resampler.means(values)], axis=-1)
-        abouts[str(algorithm)] = tables[0][1]
-    target = np.min([accuracy[-1] for accuracy, _ in curves.values()], axis=0)  # (1 + R,)
-    reached = {name: _first_crossing(curve, target) for name, curve in curves.items()}
+    groups = {str(name): group for name, group in scored.groupby("algorithm", sort=False)}
     rows = []
-    for name, there in reached.items():
-        measured = {"accuracy": target, column: there}
-        if reference in reached and name != reference:
-            measured["difference"] = there - reached[reference]
+    for name, group in groups.items():
+        if name == reference or reference not in groups:
+            continue
+        pair = _same_seeds(group, groups[reference])
+        if pair[0].empty:
+            continue
+        (curves, theirs), (about, _) = zip(*(_curves(part, column, resampler) for part in pair), strict=True)
+        target = np.minimum(curves[0][-1], theirs[0][-1])  # (1 + R,)
+        ours, other = _first_crossing(curves, target), _first_crossing(theirs, target)
+        learned = target[0] > max(curves[0][0, 0], theirs[0][0, 0])
+        measured = {"accuracy": target, column: ours, "reference": other, "difference": ours - other}
         for metric, values in measured.items():
-            low, high = resampler.percentiles(values[1:])
-            what = {"algorithm": name, "metric": metric, "value": values[0], "low": low, "high": high}
-            rows.append(what | abouts[name])
-    return pd.DataFrame(rows)
+            ends = (values[0], *resampler.percentiles(values[1:])) if learned else (np.nan,) * 3
+            what = {"algorithm": name, "reference": reference, "metric": metric}
+            rows.append(what | dict(zip(("value", "low", "high"), ends, strict=True)) | about)
+    columns = ["algorithm", "reference", "metric", "value", "low", "high", "n", "questions", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _curves(evaluations: pd.DataFrame, column: str, resampler: Resampler) -> tuple[Floats, dict[str, object]]:
+    """Accuracy and column by step, the estimate before the resamples (2, T, 1 + R), and what they rest on."""
+    tables = [_table(at, ["accuracy", column]) for _, at in evaluations.groupby("step")]
+    values = np.stack([table for table, _ in tables], axis=1)  # (2, T, S, Q)
+    estimates = values.mean(axis=(-2, -1))[..., None]
+    return np.concatenate([estimates, resampler.means(values)], axis=-1), tables[0][1]
 
 
 def _first_crossing(curve: Floats, target: Floats) -> Floats:

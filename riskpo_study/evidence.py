@@ -105,11 +105,12 @@ def estimate(row: Mapping[str, Any]) -> Interval:
 def over_seeds(values: Sequence[float], confidence: float) -> Interval:
     """Mean with Student's t interval of the values of training seeds (S,); without end for one seed.
 
-    Of the questions asked, unlike the bootstrap's; but it knows how little a few seeds say of others.
+    Of the questions asked, unlike the bootstrap's; but it knows how little a few seeds say of others. Without end, too,
+    where a seed has no value.
     """
     sample = np.asarray(values, dtype=np.float64)
     mean = float(sample.mean())
-    if len(sample) < 2:
+    if len(sample) < 2 or np.isnan(mean):
         return Interval(mean, -np.inf, np.inf)
     share, t = _student(len(sample) - 1)
     half = float(np.interp((1 + confidence) / 2, share, t) * sample.std(ddof=1) / np.sqrt(len(sample)))
@@ -280,7 +281,7 @@ class Evidence:
     # Along training
 
     def at_equal_accuracy(self, column: str, ours: str, theirs: str) -> dict[str, Any]:
-        """Difference of a column of the evaluations where both first reach the same accuracy."""
+        """Difference of a column of the evaluations where both first reach the same accuracy; NaN without one."""
         frame = self.rows("evaluations", ours, theirs)
         found = analysis.at_equal_accuracy(frame, theirs, self.resampler, column)
         row = _only(found[found["metric"] == "difference"])
@@ -302,7 +303,7 @@ class Evidence:
 
     def whole_training(self, name: str, omega: float) -> dict[str, dict[str, Any]]:
         """`tail/sum` and `tail/holds` of `analysis.tail_terms` → their means over all steps."""
-        terms = analysis.tail_terms(self.rows("metrics", name), omega)
+        terms = analysis.tail_terms(self.rows("metrics", name), {name: omega})
         columns = ["tail/sum", "tail/holds"]
         return self._means(terms, columns, parts=1)
 
@@ -311,10 +312,10 @@ class Evidence:
         means = analysis.block_means(metrics, columns, self.resampler, parts)
         rows = {}
         for column in columns:
-            found = means[means["metric"] == column]
+            found = means[(means["metric"] == column) & means["steps"].str.endswith(f"–{metrics['step'].max()}")]
             if found.empty:
-                raise DataError(f"No step of {metrics['algorithm'].iloc[0]} has a defined {column}: train it again.")
-            row = _all(found)[-1]
+                raise DataError(f"The last steps of {metrics['algorithm'].iloc[0]} have no defined {column}.")
+            row = _only(found)
             first, last = map(int, row["steps"].split("–"))
             rows[column] = self._with(row, _by_seed(metrics[metrics["step"].between(first, last)], column))
         return rows

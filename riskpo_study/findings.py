@@ -179,12 +179,16 @@ def entropy(study: Study) -> str:
 
 def equal_accuracy(study: Study) -> str:
     table = study.table("04_entropy/equal_accuracy")
-    accuracy, reached, gaps = (table[table["metric"] == m] for m in ("accuracy", "entropy", "difference"))
-    text = f"Where each first reaches an accuracy of {100 * accuracy['value'].iloc[0]:.1f}% on the questions of "
-    text += f"the learning curves, in nats per token: {study.listed(reached)}."
-    others = set(gaps["algorithm"])
-    (reference, *_) = (name for name in reached["algorithm"] if name not in others)
-    return text + _compared(study, gaps, reference)
+    if table.empty:
+        return "There is nothing to compare."
+    gaps = table[(table["metric"] == "difference")]
+    compared, without = gaps[gaps["value"].notna()], gaps[gaps["value"].isna()]
+    text = f"In nats per token, minus {study.name(table['reference'].iloc[0])} where both first reach the lower of the "
+    text += f"accuracies that they end with: {study.verdict(compared) or 'nothing to compare'}."
+    if len(without):
+        listed = _joined([study.name(name) for name in without["algorithm"]])
+        text += f" No such accuracy, for one of the two ends no better than it started: {listed}."
+    return text
 
 
 def _last(study: Study, path: str, *metrics: str) -> tuple[str, list[pd.DataFrame]]:

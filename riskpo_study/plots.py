@@ -137,8 +137,7 @@ def trajectories(tidy: pd.DataFrame, x: Panel, y: Panel, names: Mapping[str, str
 def quantiles(
     metrics: pd.DataFrame,
     smoothed: pd.DataFrame,
-    alpha: float,
-    beta: float,
+    levels: Mapping[str, tuple[float, float]],
     names: Mapping[str, str],
     note: str,
 ) -> Figure:
@@ -149,6 +148,7 @@ def quantiles(
     Args:
         metrics: a row a run and step, as recorded: for the quantiles.
         smoothed: the same as moving averages: for the shares.
+        levels: α and β of each algorithm.
     """
     tracked = [
         name for name, group in metrics.groupby("algorithm", sort=False) if group["quantile/alpha"].notna().any()
@@ -168,19 +168,12 @@ def quantiles(
         runs = metrics[metrics["algorithm"] == algorithm]
         run = runs[runs["seed"] == runs["seed"].min()].sort_values("step")
         upper, lower = axes[:, column]
-        for key, symbol, marker, level, hue in (
-            ("beta", "β", "^", beta, "#d55e00"), ("alpha", "α", "v", alpha, "#0072b2"),
-        ):  # fmt: skip
+        for key, symbol, marker, hue in (("beta", "$q_β$", "^", "#d55e00"), ("alpha", "$q_α$", "v", "#0072b2")):
             upper.plot(
                 run["step"], run[f"quantile/{key}_batch"], marker, markersize=2.4, color=hue, alpha=0.35,
-                mew=0, label=f"level {symbol} = {level:g}, this batch",
+                mew=0, label=f"{symbol} of this batch",
             )  # fmt: skip
-            upper.plot(
-                run["step"],
-                run[f"quantile/{key}"],
-                color=hue,
-                label=f"level {symbol} = {level:g}, tracked",
-            )
+            upper.plot(run["step"], run[f"quantile/{key}"], color=hue, label=f"{symbol}, tracked")
         shares = smoothed[(smoothed["algorithm"] == algorithm) & (smoothed["seed"] == run["seed"].iloc[0])]
         lower.stackplot(
             shares["step"],
@@ -189,7 +182,8 @@ def quantiles(
             labels=list(regions.values()),
             lw=0,
         )
-        upper.set_title(folded(names.get(str(algorithm), str(algorithm)), len(tracked)))
+        name, (alpha, beta) = names.get(str(algorithm), str(algorithm)), levels[str(algorithm)]
+        upper.set_title(f"{folded(name, len(tracked))}\nα = {alpha:g}, β = {beta:g}")
         lower.set(xlabel="training step", ylim=(0, 1), xlim=(run["step"].min(), run["step"].max()))
         percent(lower.yaxis)
         lower.grid(False)

@@ -46,8 +46,7 @@ def names(config: Config) -> dict[str, str]:
     >>> names(config)["riskpo"]
     'RiskPO (baseline group, scale none)'
     """
-    if tuned := [algorithm for algorithm in config.runs.names if _is_tuned(config, algorithm)]:
-        config = tuning.applied(config, *tuned)
+    config = tuning.so_far(config)
     found = dict(_NAMES)
     for algorithm in dict.fromkeys([*algorithms.ALGORITHMS, *config.algorithms]):
         chosen = config.algorithms.get(algorithm, {})
@@ -60,12 +59,6 @@ def names(config: Config) -> dict[str, str]:
         name = _NAMES.get(behind, behind)
         found[algorithm] = f"{name} ({', '.join(shown)})" if shown else name
     return found
-
-
-def _is_tuned(config: Config, algorithm: str) -> bool:
-    own = config.algorithms[algorithm]
-    needed = [algorithms.preset_name(algorithm, own), *([own["matched_to"]] if "matched_to" in own else [])]
-    return all(tuning.path(config, name).is_file() for name in needed)
 
 
 def basis(tidy: pd.DataFrame, config: Config, absent: Sequence[str] = ()) -> str:
@@ -151,9 +144,14 @@ def by_difficulty(
     }
 
 
-def starred(tidy: pd.DataFrame) -> pd.DataFrame:
-    """With a star as the mark of the differences whose `p_holm` is below 0.05."""
-    return tidy.assign(mark=["*" if p < 0.05 else "" for p in tidy["p_holm"]])
+def starred(tidy: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """With a star as the mark of the differences whose `p_holm` is below 1 minus the confidence; see `stars`."""
+    return tidy.assign(mark=["*" if p < 1 - config.evaluation.confidence else "" for p in tidy["p_holm"]])
+
+
+def stars(config: Config) -> str:
+    """What the stars of `starred` say."""
+    return f"Stars mark differences of Holm-corrected p < {1 - config.evaluation.confidence:.2g}."
 
 
 def tails(tidy: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:

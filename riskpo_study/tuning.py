@@ -18,7 +18,7 @@ from riskpo_study.algorithms import preset_name
 from riskpo_study.config import Config
 from riskpo_study.errors import DataError
 
-__all__ = ["applied", "outcomes", "path"]
+__all__ = ["applied", "outcomes", "path", "so_far"]
 
 
 def path(config: Config, algorithm: str) -> Path:
@@ -59,6 +59,18 @@ def applied(config: Config, *names: str) -> Config:
             options["learning_rate"] = _matched(config, preset_name(name, own), own["matched_to"])
         algorithms[name] = options
     return replace(config, algorithms=algorithms)
+
+
+def so_far(config: Config) -> Config:
+    """The configuration with the tuned options of the algorithms that have been tuned, and the others as they are."""
+    tuned = [name for name in config.runs.names if all(path(config, one).is_file() for one in _needed(config, name))]
+    return applied(config, *tuned) if tuned else config
+
+
+def _needed(config: Config, name: str) -> list[str]:
+    """The algorithms whose outcomes decide the options of one."""
+    own = config.algorithms[name]
+    return [preset_name(name, own), *([own["matched_to"]] if "matched_to" in own else [])]
 
 
 def _chosen(config: Config, algorithm: str) -> dict[str, Any]:

@@ -174,10 +174,11 @@ def test_smoothing_averages_around_each_step_within_a_run() -> None:
 
 def test_tail_terms_weigh_the_lower_tail_with_omega() -> None:
     nan = float("nan")
-    frame = steps("grpo", {"covariance/lower": [1.0, -4.0, nan], "covariance/upper": [1.0, 1.0, 1.0]})
-    found = analysis.tail_terms(frame, omega=0.5)
-    assert_allclose(found["tail/sum"], [1.5, -1.0, nan])
-    assert_allclose(found["tail/holds"], [1.0, 0.0, nan])
+    terms = {"covariance/lower": [1.0, -4.0, nan], "covariance/upper": [1.0, 1.0, 1.0]}
+    frame = together(steps("grpo", terms), steps("riskpo", terms))
+    found = analysis.tail_terms(frame, {"grpo": 0.5, "riskpo": 0.25})
+    assert_allclose(found["tail/sum"], [1.5, -1.0, nan, 1.25, 0.0, nan])
+    assert_allclose(found["tail/holds"], [1.0, 0.0, nan, 1.0, 1.0, nan])
 
 
 def test_block_means_of_parts(resampler: Resampler) -> None:
@@ -207,8 +208,8 @@ def path(algorithm: str, shares: list[float], slope: float = 1.0) -> list[pd.Dat
 def test_two_speeds_on_one_path_have_equal_entropy_at_equal_accuracy(resampler: Resampler) -> None:
     frame = together(*path("grpo", [0.1, 0.3, 0.5]), *path("riskpo", [0.1, 0.2, 0.28]))
     found = analysis.at_equal_accuracy(frame, "grpo", resampler)
-    assert one(found, algorithm="grpo", metric="accuracy")["value"] == pytest.approx(0.28)
-    assert one(found, algorithm="grpo", metric="entropy")["value"] == pytest.approx(0.72)
+    values = found.set_index("metric")["value"]
+    assert values["accuracy"] == pytest.approx(0.28) and values["entropy"] == pytest.approx(0.72)
     gap = one(found, algorithm="riskpo", metric="difference")
     assert_allclose(gap[["value", "low", "high"]].astype(float), 0, atol=1e-12)
 
@@ -217,18 +218,34 @@ def test_another_path_shows_at_equal_accuracy(resampler: Resampler) -> None:
     frame = together(*path("grpo", [0.1, 0.5]), *path("riskpo", [0.1, 0.3, 0.4], slope=0.5))
     found = analysis.at_equal_accuracy(frame, "grpo", resampler)
     assert one(found, algorithm="riskpo", metric="difference")["value"] == pytest.approx(0.8 - 0.6)
-    alone = analysis.at_equal_accuracy(frame, "dapo", resampler)  # a reference without records
-    assert set(alone["metric"]) == {"accuracy", "entropy"}
+    assert one(found, algorithm="riskpo", metric="reference")["value"] == pytest.approx(0.6)
+    assert analysis.at_equal_accuracy(frame, "dapo", resampler).empty  # a reference without records
 
 
 def test_any_column_is_read_off_at_equal_accuracy(resampler: Resampler) -> None:
     frame = together(*path("grpo", [0.1, 0.5]), *path("riskpo", [0.1, 0.3, 0.4]))
     doubled = frame.assign(twice=2 * frame["correct"] / 1000)
     found = analysis.at_equal_accuracy(doubled, "grpo", resampler, "twice")
-    assert set(found["metric"]) == {"accuracy", "twice", "difference"}
-    assert one(found, algorithm="grpo", metric="twice")["value"] == pytest.approx(0.8)
+    assert one(found, algorithm="riskpo", metric="twice")["value"] == pytest.approx(0.8)
     gap = one(found, algorithm="riskpo", metric="difference")
     assert_allclose(gap[["value", "low", "high"]].astype(float), 0, atol=1e-12)
+
+
+def test_equal_accuracy_is_that_of_each_pair_on_the_seeds_they_share(resampler: Resampler) -> None:
+    """A third algorithm that hardly learns moves nobody else's accuracy, nor does a seed that one of the two lacks."""
+    pair = together(*path("grpo", [0.1, 0.5]), *path("riskpo", [0.1, 0.4], slope=0.5))
+    further = [frame.assign(seed=1) for frame in path("grpo", [0.1, 0.9], slope=0.1)]
+    crowd = together(pair, *path("dapo", [0.1, 0.12]), *further)
+    alone = analysis.at_equal_accuracy(pair, "grpo", resampler)
+    within = analysis.at_equal_accuracy(crowd, "grpo", resampler)
+    pd.testing.assert_frame_equal(within[within["algorithm"] == "riskpo"].reset_index(drop=True), alone)
+    assert one(within, algorithm="dapo", metric="accuracy")["value"] == pytest.approx(0.12)
+
+
+def test_what_ends_no_better_than_it_started_is_not_compared(resampler: Resampler) -> None:
+    frame = together(*path("grpo", [0.1, 0.5]), *path("riskpo", [0.1, 0.05]))
+    found = analysis.at_equal_accuracy(frame, "grpo", resampler)
+    assert found[["value", "low", "high"]].isna().all(axis=None) and len(found) == 4
 
 
 # The best of a curve, and the ends of the difficulties

@@ -95,7 +95,7 @@ def figures(settings: Config) -> dict[str, Figure]:
     found = records(settings)
     resampler = analysis.Resampler(100, 0.95)
     alpha, beta = settings.risk.alpha, settings.risk.beta
-    metrics = analysis.tail_terms(found["metrics"], settings.risk.omega)
+    metrics = analysis.tail_terms(found["metrics"], dict.fromkeys(names, settings.risk.omega))
     smoothed = analysis.smooth(metrics, 3)
     scored, measured = analysis.measures(analysis.final(found["counts"]), settings.evaluation.ks)
     passk = analysis.summary(scored, measured, resampler)
@@ -122,7 +122,7 @@ def figures(settings: Config) -> dict[str, Figure]:
         "entropy": plots.training(smoothed, panels[1:], names, note, held_out=held_out),
         "learning_curves": plots.learning_curves(curves, names, note),
         "trajectories": plots.trajectories(overall, average, reach, names, note),
-        "quantiles": plots.quantiles(metrics, smoothed, alpha, beta, names, note),
+        "quantiles": plots.quantiles(metrics, smoothed, dict.fromkeys(names, (alpha, beta)), names, note),
         "quantile_curves": plots.quantile_curves(quantile_curves, alpha, beta, names, note, "log-probability\n(nats)"),
         "pass_at_k": plots.pass_at_k(passk, names, note),
         "differences": plots.dots(gaps[gaps["difficulty"] == "all"], names, note, "percentage points", level=0),

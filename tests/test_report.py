@@ -231,8 +231,20 @@ def test_comparison_says_what_is_shown(study: Config) -> None:
 
 def test_equal_accuracy_names_its_reference(study: Config) -> None:
     text = findings.equal_accuracy(Study(study))
-    assert re.match(r"Where each first reaches an accuracy of \d+\.\d% on", text)
-    assert re.search(r"Minus GRPO, (higher|lower|not shown to differ): RiskPO", text)
+    assert re.match(r"In nats per token, minus GRPO where both first reach the lower", text)
+    assert re.search(r"end with: (higher|lower|not shown to differ): RiskPO", text)
+
+
+def test_equal_accuracy_names_what_never_learned(study: Config) -> None:
+    path = study.results / "tables" / "04_entropy" / "equal_accuracy.csv"
+    table = tables.read(path)
+    assert table is not None
+    table[["value", "low", "high"]] = float("nan")
+    tables.save(path.parent, "equal_accuracy", table)
+    assert findings.equal_accuracy(Study(study)) == (
+        "In nats per token, minus GRPO where both first reach the lower of the accuracies that they end with: nothing "
+        "to compare. No such accuracy, for one of the two ends no better than it started: RiskPO."
+    )
 
 
 # Tables
