@@ -24,7 +24,7 @@ repro: params.yaml ## Train and analyse everything: make repro PROFILE=quick (de
 	@sed -n 1p results/$(PROFILE)/tables/07_compare/against_reference.md
 	@echo "The report is in results/$(PROFILE)/report.html and report.md."
 
-smoke: ## The whole pipeline with everything tiny, in a minute or two
+smoke: ## The whole pipeline with everything tiny, in a few minutes
 	$(MAKE) repro PROFILE=smoke
 
 study: ## The whole study: all algorithms equally tuned, ablations; hours
@@ -34,6 +34,8 @@ continue: ## Run of PROFILE only what the committed records lack, in a clone wit
 	$(MAKE) repro PROFILE=$(PROFILE) REPRO=--allow-missing
 
 figures: params.yaml ## Figures, tables and report of PROFILE again from the committed records, without training
+	@test -d results/$(PROFILE)/records || { \
+		echo "results/$(PROFILE) has no records to draw from: make repro PROFILE=$(PROFILE) makes them" >&2; exit 1; }
 	dvc stage list --name-only | grep -E "^($$(echo $(FIGURES) | tr ' ' '|'))@" | xargs dvc repro --single-item --force
 
 reference: params.yaml ## Make the present tables of PROFILE the reference that later runs are compared with

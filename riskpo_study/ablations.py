@@ -92,8 +92,13 @@ def compared(
         counts: a row a question, see `analysis.measures`, of the algorithms of a family.
 
     Raises:
-        DataError: where the algorithms share no seed.
+        DataError: where there is but the centre, or the algorithms share no seed.
     """
+    if set(counts["algorithm"]) <= {centre}:
+        raise DataError(
+            f"No variant of {centre} in this ablation has runs: list some in runs.further_algorithms, and the family "
+            "in runs.ablations, as conf/profile/study.yaml does."
+        )
     seeds = [set(group["seed"]) for _, group in counts.groupby("algorithm")]
     shared = set.intersection(*seeds)
     if not shared:

@@ -307,6 +307,11 @@ class Config:
         """The folder of this profile's results, `results/<profile>` under the project's root."""
         return root() / "results" / self.profile
 
+    @property
+    def curve_ks(self) -> tuple[int, ...]:
+        """Of evaluation.ks those that the learning curves have enough responses for, in ascending order; 1 at least."""
+        return tuple(sorted(k for k in self.evaluation.ks if k <= self.train.curve_samples)) or (1,)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and scalars, as in the file: `from_mapping(config.as_dict()) == config`."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))

@@ -34,6 +34,8 @@ __all__ = [
     "p_over_seeds",
 ]
 
+_BLOCK = 10  # neighbouring steps resemble each other, and are resampled together
+
 FEWEST_SEEDS = 2
 """A verdict needs this many training seeds: the interval of one knows nothing of how another training would end."""
 
@@ -80,9 +82,14 @@ class Part:
 
     @classmethod
     def of(cls, what: str, rule: Callable[[Interval], Verdict], unit: Unit, row: Mapping[str, Any]) -> Part:
-        """From a row of a statistic; undecided where it rests on fewer than `FEWEST_SEEDS` training seeds."""
+        """From a row of a statistic; undecided where it rests on fewer than `FEWEST_SEEDS` training seeds.
+
+        The base model has none, so that strictly the same is asked of it.
+        """
         interval = estimate(row)
-        return cls.judged(what, rule(interval), rule(widened(interval, row["by_seed"], row["confidence"])), unit, row)
+        trained = str(row["seeds"]) != "none"
+        strict = widened(interval, row["by_seed"], row["confidence"]) if trained else interval
+        return cls.judged(what, rule(interval), rule(strict), unit, row)
 
     @classmethod
     def judged(cls, what: str, verdict: Verdict, strict: Verdict, unit: Unit, row: Mapping[str, Any]) -> Part:
@@ -166,8 +173,7 @@ class Evidence:
         self.names = {name: text.partition(" (")[0] for name, text in tables.names(config).items()}
         self.reach = f"Pass@{max(config.evaluation.ks)}"
         """The Pass@k of the largest k after training."""
-        followed = [k for k in config.evaluation.ks if k <= config.train.curve_samples]
-        self.followed = f"Pass@{max(followed, default=1)}"
+        self.followed = f"Pass@{config.curve_ks[-1]}"
         """That of the largest k that there are enough responses for along training."""
         self.asked: set[tuple[Record, str]] = set()
         """Of which algorithms which record was asked for: `absent` names what of these is not there."""
@@ -301,6 +307,20 @@ class Evidence:
         paired = (one - other).reset_index().assign(algorithm=ours)
         return self._means(paired, columns, parts=2)
 
+    def ratio(self, column: str, ours: str, theirs: str) -> dict[str, Any]:
+        """Mean of what training recorded over that of another algorithm, on the seeds that both have."""
+        rows = self.rows("metrics", ours, theirs)
+        blocks = {
+            name: group.assign(block=(group["step"] - 1) // _BLOCK).pivot_table(column, "seed", "block")
+            for name, group in rows.groupby("algorithm")
+        }
+        means = self.resampler.means(blocks[ours]) / self.resampler.means(blocks[theirs])
+        low, high = self.resampler.percentiles(means)
+        value = float(np.mean(blocks[ours].to_numpy()) / np.mean(blocks[theirs].to_numpy()))
+        last, seeds = int(rows["step"].max()), " ".join(map(str, blocks[ours].index))
+        row = {"value": value, "low": low, "high": high, "seeds": seeds, "steps": f"1–{last}"}
+        return self._with(row, blocks[ours].mean(axis=1) / blocks[theirs].mean(axis=1))
+
     def whole_training(self, name: str, omega: float) -> dict[str, dict[str, Any]]:
         """`tail/sum` and `tail/holds` of `analysis.tail_terms` → their means over all steps."""
         terms = analysis.tail_terms(self.rows("metrics", name), {name: omega})
@@ -323,15 +343,25 @@ class Evidence:
     def tails(self, name: str, alpha: float, beta: float) -> list[dict[str, Any]]:
         """`analysis.monotonicity` of the base model and of an algorithm at its last step: both tails of each."""
         rows = self.rows("quantile_logprob", name, BASE)
-        last = rows["step"] == rows.groupby("algorithm")["step"].transform("max")
-        curves = analysis.quantile_curves(rows[last])
+        rows = rows[rows["step"] == rows.groupby("algorithm")["step"].transform("max")]
+        curves = analysis.quantile_curves(rows)
         questions = dict(zip(curves["algorithm"], curves["questions"], strict=True))
-        found = _all(analysis.monotonicity(curves, alpha, beta))
+        found = analysis.monotonicity(curves, alpha, beta)
         for tail in ("lower", "upper"):
-            if not any(row["tail"] == tail for row in found):
+            if tail not in set(found.get("tail", ())):
                 raise MissingRuns(f"curves with two of evaluation.quantile_levels in the {tail} tail")
-        kept = ("algorithm", "tail", "value", "low", "high", "assumed", "finding", "seeds")
-        return [{key: row[key] for key in kept} | {"questions": questions[row["algorithm"]]} for row in found]
+        alone = pd.concat(
+            analysis.monotonicity(analysis.quantile_curves(run), alpha, beta).assign(seed=seed)
+            for seed, run in rows.groupby("seed")
+        ).set_index(["algorithm", "tail"])["value"]
+        kept = ("algorithm", "tail", "value", "low", "high", "assumed", "seeds")
+        return [
+            self._with(
+                {key: row[key] for key in kept} | {"questions": questions[row["algorithm"]]},
+                alone[[(row["algorithm"], row["tail"])]],
+            )
+            for row in _all(found)
+        ]
 
     def _with(self, row: dict[str, Any], by_seed: pd.Series[float]) -> dict[str, Any]:
         return row | {"by_seed": by_seed.to_list(), "confidence": self.config.evaluation.confidence}

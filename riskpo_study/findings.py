@@ -128,8 +128,18 @@ def learning_curves(study: Study) -> str:
 
 
 def gap(study: Study) -> str:
-    """Of the differences to the reference, at the fewest and at the most attempts."""
-    return compared("06_passk/differences")(study)
+    """At how many attempts each algorithm is ahead of the reference or behind it."""
+    table = _of(study.table("06_passk/differences"), base=False)
+    table = table[table["metric"].str.startswith("Pass@")]
+    if table.empty:
+        return "There is nothing to compare."
+    table = table.assign(k=table["metric"].str.removeprefix("Pass@"))
+    parts = []
+    for algorithm, rows in table.groupby("algorithm", sort=False):
+        shown = {"higher": rows["low"] > 0, "lower": rows["high"] < 0}
+        found = [f"{word} at {', '.join(rows.loc[at, 'k'])}" for word, at in shown.items() if at.any()]
+        parts.append(f"{study.name(str(algorithm))} {' and '.join(found) or 'not shown to differ at any k'}")
+    return f"Minus {study.name(table['reference'].iloc[0])}, by attempts k: {'; '.join(parts)}."
 
 
 def learning_curves_k(study: Study) -> str:

@@ -1,13 +1,14 @@
-"""What the notebooks share: refusing a parameter that they do not have; papermill itself only warns of it."""
+"""What the notebooks share: refusing a parameter that they do not have (papermill only warns of it) or cannot use."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
 
+from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError
 
-__all__ = ["check_parameters"]
+__all__ = ["check_algorithm", "check_parameters"]
 
 _INJECTED = "# Parameters\n"  # how the cell begins that papermill adds
 
@@ -25,6 +26,13 @@ def check_parameters(*known: str, history: Sequence[str] | None = None) -> None:
     for name in (name for source in history if source.startswith(_INJECTED) for name in _assigned(source)):
         if name not in known:
             raise ConfigError(f"this notebook has no parameter {name}; choose of {', '.join(known)}")
+
+
+def check_algorithm(settings: Config, **parameters: str) -> None:
+    """Raise ConfigError where a parameter names no algorithm of the configuration."""
+    for parameter, name in parameters.items():
+        if name not in settings.algorithms:
+            raise ConfigError(f"{parameter} = {name!r} is no algorithm; choose of {', '.join(settings.algorithms)}")
 
 
 def _assigned(source: str) -> Iterator[str]:

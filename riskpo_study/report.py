@@ -303,10 +303,10 @@ def _verdicts(config: Config) -> Iterator[Block]:
     decided = claims.read(config)
     if decided is not None:
         yield Heading(2, "What holds of the claims")
-        yield Text(
-            "Decided by `python -m riskpo_study.claims`; the rules and all statistics are in `claims.md`. Strictly: "
-            "judged by intervals widened to Student's t over training seeds alone."
-        )
+        text = "Decided by `python -m riskpo_study.claims`; the rules and all statistics are in `claims.md`."
+        if (decided["strict"] != decided["verdict"]).any():
+            text += " Strictly: judged by intervals widened to Student's t over training seeds alone."
+        yield Text(text)
         yield Table("Verdicts", claims.as_table(decided))
 
 
@@ -327,6 +327,13 @@ def _tuning(study: Study) -> Iterator[Block]:
         f"`dvc repro tune@{config.profile}-<algorithm>` from `notebooks/07_tuning.ipynb`. All of it: `tuning/`."
     )
     yield Table("All candidates", tables.tuning_table(pd.concat(tried, ignore_index=True), study.names))
+    matched = tables.matched_table(tuning.so_far(config), study.names)
+    if len(matched):
+        yield Text(
+            "Variants that are matched to another algorithm have the learning rate at which, by a line through the "
+            "outcomes above, their preset moves as far in half a step. How far they really moved in training:"
+        )
+        yield Table("Matched steps", matched)
 
 
 def _closing(config: Config) -> Iterator[Block]:

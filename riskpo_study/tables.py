@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from riskpo_study import algorithms, tuning
+from riskpo_study import algorithms, records, tuning
 from riskpo_study.analysis import OVERALL, heading
 from riskpo_study.config import Config
 from riskpo_study.records import BASE
 
 __all__ = [
-    "as_html", "as_markdown", "basis", "by_difficulty", "cell", "headline", "names", "questions",
-    "read", "read_parts", "save", "starred", "tails", "tuning_table", "wide",
+    "as_html", "as_markdown", "basis", "by_difficulty", "cell", "headline", "matched_table", "names",
+    "questions", "read", "read_parts", "save", "stacked", "starred", "stars", "tails", "tuning_table", "wide",
 ]  # fmt: skip
 
 _NAMES = {
@@ -144,6 +144,11 @@ def by_difficulty(
     }
 
 
+def stacked(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tables below each other, under their headings."""
+    return pd.concat(parts) if parts else pd.DataFrame(index=["nothing to compare"])
+
+
 def starred(tidy: pd.DataFrame, config: Config) -> pd.DataFrame:
     """With a star as the mark of the differences whose `p_holm` is below 1 minus the confidence; see `stars`."""
     return tidy.assign(mark=["*" if p < 1 - config.evaluation.confidence else "" for p in tidy["p_holm"]])
@@ -177,6 +182,25 @@ def tuning_table(outcomes: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFra
             "Entropy, nats per token": cell(row["entropy"]),
             "KL of half a step, 10⁻³ nats": cell(1e3 * row["kl_step"], digits=3),
             "": "chosen" if row["chosen"] else "–",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def matched_table(config: Config, names: Mapping[str, str]) -> pd.DataFrame:
+    """Algorithms with `matched_to`, their tuned rate, and the steps of both in training; those with runs only."""
+    rows = []
+    for name in config.runs.names:
+        options = config.algorithms[name]
+        other = options.get("matched_to")
+        lacking = {run.rpartition("-")[0] for run in records.missing(config.results, "metrics", config, [name])}
+        if other is None or "learning_rate" not in options or name in lacking:
+            continue
+        steps = records.read(config.results, "metrics", config, algorithms=[name, other])
+        moved = 1e3 * steps.groupby("algorithm")["kl/step"].mean()
+        rows.append({
+            "Algorithm": names[name].partition(" (")[0], "Matched to": names[other].partition(" (")[0],
+            "Learning rate": f"{options['learning_rate']:.2g}",
+            "KL of half a step, 10⁻³ nats": cell(moved[name], digits=3), "The other's": cell(moved[other], digits=3),
         })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -175,14 +175,18 @@ def every_weight(expected: pd.DataFrame, measured: pd.DataFrame, names: Mapping[
         expected: from `question_weights.expected_curves`.
         measured: from `question_weights.measured_curves`.
     """
-    figure, axes = grid(len(question_weights.FAMILIES), 3, height=2.25, sharex=True, sharey=True)
-    for position, (axis, (family, members)) in enumerate(zip(axes, question_weights.FAMILIES.items(), strict=True)):
+    families = dict(question_weights.FAMILIES)
+    known = {name for members in families.values() for name in members}
+    if others := tuple(name for name in expected["algorithm"].unique() if name not in known):
+        families["Others"] = others
+    figure, axes = grid(len(families), 3, height=2.25, sharex=True, sharey=True)
+    for position, (axis, (family, members)) in enumerate(zip(axes, families.items(), strict=True)):
         draw_level(axis, 1)
         for name, marker in zip(members, "osD^v", strict=False):
             _one_weight(axis, name, marker, expected, measured, names)
         axis.set(title=family, xlim=(0, 1), ylim=(0, 3.4))
         axis.legend(loc="upper right", fontsize=6, handlelength=2.2)
-        if position >= len(question_weights.FAMILIES) - 3:
+        if position >= len(families) - 3:
             axis.set_xlabel("accuracy p of the question")
         if position % 3 == 0:
             axis.set_ylabel("weight w(p), over its mean")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+
 from riskpo_study.evaluation import Interval
 
 __all__ = [
@@ -53,11 +55,11 @@ def best(lead: float, p_holm: float, level: float) -> Verdict:
     return HOLDS if lead > 0 else FAILS
 
 
-def assumed(finding: str, expected: str) -> Verdict:
-    """Whether a tail does what is expected, `falls` or `rises`, from the finding of `analysis.monotonicity`."""
-    if finding == "undecided":
+def assumed(change: Interval, expected: str) -> Verdict:
+    """Whether something `falls` or `rises` as expected: its change has that sign in the whole interval, or not."""
+    if change.low <= 0 <= change.high or np.isnan(change.mean):
         return OPEN
-    return HOLDS if finding == expected else FAILS
+    return HOLDS if (change.mean > 0) == (expected == "rises") else FAILS
 
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from synthetic import counts
+from threadpoolctl import threadpool_limits
 
 from riskpo_study import analysis, evaluation
 from riskpo_study.analysis import Resampler
@@ -161,6 +162,20 @@ def test_holm_steps_down() -> None:
 def steps(algorithm: str, values: dict[str, list[float]], seed: int = 0) -> pd.DataFrame:
     length = len(next(iter(values.values())))
     return pd.DataFrame({"algorithm": algorithm, "seed": seed, "step": range(1, length + 1)} | values)
+
+
+def test_rounding_does_not_depend_on_the_number_of_threads() -> None:
+    values = np.random.default_rng(0).random((3, 5, 300))
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            found.append(
+                [
+                    Resampler(2000, 0.95).means(values).tobytes(),
+                    evaluation.bootstrap_means(values[0], 2000, np.random.default_rng(0)).tobytes(),
+                ]
+            )
+    assert found[0] == found[1]
 
 
 def test_smoothing_averages_around_each_step_within_a_run() -> None:

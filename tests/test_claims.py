@@ -116,7 +116,9 @@ def test_rules_follow_the_ends_of_the_interval(low: float, high: float, higher: 
 
 def test_best_needs_significance_and_a_tail_a_finding() -> None:
     assert [verdicts.best(lead, p, 0.05) for lead, p in ((1, 0.01), (-1, 0.01), (1, 0.2))] == [HOLDS, FAILS, OPEN]
-    assert [verdicts.assumed(of, "falls") for of in ("falls", "rises", "undecided")] == [HOLDS, FAILS, OPEN]
+    changes = [Interval(-2, -3, -1), Interval(2, 1, 3), Interval(1, -1, 3), Interval(*[float("nan")] * 3)]
+    assert [verdicts.assumed(change, "falls") for change in changes] == [HOLDS, FAILS, OPEN, OPEN]
+    assert [verdicts.assumed(change, "rises") for change in changes] == [FAILS, HOLDS, OPEN, OPEN]
 
 
 def test_one_failure_fails_a_claim_and_all_must_hold() -> None:
@@ -469,9 +471,25 @@ def test_frontier(study: Config, ours: Sequence[Any], theirs: Any, verdict: str)
 )
 def test_risk_neutral(study: Config, more: Sequence[float], verdict: str) -> None:
     write(study, "counts", base(), *answers("riskpo", more), *answers("dr_grpo_matched"))
+    write(study, "metrics", *training("riskpo", {"kl/step": 200}), *training("dr_grpo_matched", {"kl/step": 220}))
     found = row(study, "risk_neutral")
     assert (found["verdict"], found["measured"]) == (verdict, "Pass@1, RiskPO − matched Dr. GRPO")
     assert "Pass@64, " in found["also"] and "Entropy, " in found["also"]
+
+
+@pytest.mark.parametrize(("step", "alike", "different"), [(250, HOLDS, FAILS), (1000, OPEN, FAILS)])
+def test_steps_that_were_not_matched_in_training_test_nothing(
+    study: Config, step: float, alike: str, different: str
+) -> None:
+    write(study, "metrics", *training("riskpo", {"kl/step": 200}), *training("dr_grpo_matched", {"kl/step": step}))
+    for more, verdict in ((NONE, alike), (CERTAIN, different)):
+        write(study, "counts", base(), *answers("riskpo", more), *answers("dr_grpo_matched"))
+        found = row(study, "risk_neutral")
+        assert found["verdict"] == verdict
+    write(study, "counts", base(), *answers("riskpo"), *answers("dr_grpo_matched"))
+    found = row(study, "risk_neutral")
+    shown = f"{found['measured']}: {found['value']:.0f}" if alike == OPEN else found["also"]
+    assert f"KL divergence of a step, matched Dr. GRPO's of RiskPO's: {step / 2:.0f}" in shown
 
 
 def test_risk_neutral_needs_a_matched_step(study: Config) -> None:
