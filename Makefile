@@ -12,17 +12,20 @@ SIDE_BY_SIDE = xargs -P $(JOBS) -L 1 dvc --wait-for-lock repro --quiet --single-
 FIGURES := quickstart entropy quantile_logprob passk risk_profiles ablation theory claims compare report
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-# DVC runs one stage at a time, but several of its processes may work on separate stages: so the runs are trained side
-# by side, and the last call finds that done. Stopped at any moment, it goes on from the checkpoints when called again.
+# Stopped at any moment, it goes on from the checkpoints when called again.
 repro: params.yaml ## Train and analyse everything: make repro PROFILE=quick (default), smoke, study
+	@dvc status --quiet || $(MAKE) --no-print-directory side_by_side
+	dvc repro $(REPRO)
+	@sed -n 1p results/$(PROFILE)/tables/07_compare/against_reference.md
+	@echo "The report is in results/$(PROFILE)/report.html and report.md."
+
+# DVC runs one stage at a time, but several of its processes may work on separate stages.
+side_by_side:
 	dvc repro base_model
 	dvc stage list --name-only | sed -n '/^tune@/p; /^evaluate_base@/p; /^quickstart@/p' | $(SIDE_BY_SIDE)
 	dvc stage list --name-only | sed -n 's/^train\(_further\)\?@\(.*\)/& evaluate\1@\2/p' | $(SIDE_BY_SIDE)
 	dvc repro --single-item $(REPRO) records
 	dvc stage list --name-only | grep -E '^(theory|passk|entropy|quantile_logprob|risk_profiles|ablation|claims)@' | $(SIDE_BY_SIDE)
-	dvc repro $(REPRO)
-	@sed -n 1p results/$(PROFILE)/tables/07_compare/against_reference.md
-	@echo "The report is in results/$(PROFILE)/report.html and report.md."
 
 smoke: ## The whole pipeline with everything tiny, in a few minutes
 	$(MAKE) repro PROFILE=smoke
@@ -49,7 +52,7 @@ lab: $(INSTALLED) ## Explore the notebooks in JupyterLab
 	jupyter lab notebooks
 
 test: $(INSTALLED) ## The test suite, with the smoke pipeline end to end
-	OMP_NUM_THREADS=1 pytest -n 2
+	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED) ## Check style and formatting
 	ruff check
@@ -75,7 +78,7 @@ clean: ## Remove tool caches, executed notebooks and smoke results; keeps .venv,
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: repro smoke study continue figures reference status lab test lint types format bench install clean help
+.PHONY: repro side_by_side smoke study continue figures reference status lab test lint types format bench install clean help
 
 # Composed when conf/ is newer or another profile is asked for; until then edits made in params.yaml itself stay.
 ifneq ($(shell sed -n 's/^profile: //p' params.yaml),$(strip $(PROFILE)))

@@ -17,6 +17,11 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, m
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first, so that the other process has done the rest when it ends."""
+    items.sort(key=lambda item: item.path.stem != "test_smoke_pipeline")
+
+
 @pytest.fixture(scope="session")
 def settings() -> config.Config:
     """The shipped configuration with a training run of seconds."""
