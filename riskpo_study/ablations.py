@@ -48,10 +48,17 @@ def family(name: str) -> Family:
 
 
 def settings(config: Config, algorithm: str) -> dict[str, Any]:
-    """All options of an algorithm of the configuration, those of the risk measure included."""
+    """All options of an algorithm of the configuration, those of the risk measure included.
+
+    The ω of the released code is the one that its `tail_weight` amounts to.
+    """
     own = config.algorithms[algorithm]
     preset = algorithms.ALGORITHMS[algorithms.preset_name(algorithm, own)]
-    return {**asdict(config.risk), **(preset.risk or {}), **preset.options, **own}
+    values = {**asdict(config.risk), **(preset.risk or {}), **preset.options, **own}
+    if "tail_weight" in values:  # the released code's; docs/paper_vs_released_code.md
+        alpha, beta = values["alpha"], values["beta"]
+        values["omega"] = values["tail_weight"] * (beta - alpha) / alpha - 1
+    return values
 
 
 def cells(config: Config, of: Family) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,8 @@ from riskpo_study.records import BASE
 
 __all__ = [
     "OVERALL", "Resampler", "at_equal_accuracy", "best", "block_means", "differences", "extremes", "final", "heading",
-    "holm", "measures", "monotonicity", "mover", "overlap", "quantile_curves", "since_start", "smooth", "solved",
-    "summary", "tail_terms",
+    "holm", "measures", "monotonicity", "mover", "overlap", "quantile_curves", "ratio", "since_start", "smooth",
+    "solved", "summary", "tail_terms",
 ]  # fmt: skip
 
 OVERALL = "all"
@@ -340,21 +341,20 @@ def tail_terms(metrics: pd.DataFrame, omegas: Mapping[str, float]) -> pd.DataFra
     return metrics.assign(**{"tail/sum": total, "tail/holds": (total >= 0).astype(float).where(total.notna())})
 
 
-def block_means(
-    metrics: pd.DataFrame, columns: Sequence[str], resampler: Resampler, parts: int = 2, block: int = 10
-) -> pd.DataFrame:
+_BLOCK = 10
+"""Steps: neighbouring ones resemble each other, so that intervals resample blocks of about as many."""
+
+
+def block_means(metrics: pd.DataFrame, columns: Sequence[str], resampler: Resampler, parts: int = 2) -> pd.DataFrame:
     """Means of per-step metrics over equal parts of the training, as a tidy frame.
 
-    Neighbouring steps resemble each other, so the interval resamples blocks of about `block` steps, and the
-    seeds around them. The column `steps` names the part, as `1–125`.
+    The interval resamples blocks of steps, and the seeds around them. The column `steps` names the part, as `1–125`.
     """
     last_step = int(metrics["step"].max())
     edges = np.linspace(0, last_step, min(parts, last_step) + 1).round().astype(int)
     rows = []
     for before, last in pairwise(edges):
-        within = metrics[metrics["step"].between(before + 1, last)]
-        blocks = max(1, round((last - before) / block))
-        within = within.assign(block=(within["step"] - before - 1) * blocks // (last - before))
+        within = _in_blocks(metrics, before, int(last))
         for algorithm, group in within.groupby("algorithm", sort=False):
             for column in columns:
                 table = group.pivot_table(index="seed", columns="block", values=column).dropna(axis="columns")
@@ -367,6 +367,38 @@ def block_means(
     return pd.DataFrame(rows).rename(columns={"mean": "value"})
 
 
+def _in_blocks(metrics: pd.DataFrame, before: int, last: int) -> pd.DataFrame:
+    """The steps after `before` up to `last`, numbered by block."""
+    within = metrics[metrics["step"].between(before + 1, last)]
+    blocks = max(1, round((last - before) / _BLOCK))
+    return within.assign(block=(within["step"] - before - 1) * blocks // (last - before))
+
+
+def ratio(metrics: pd.DataFrame, column: str, ours: str, theirs: str, resampler: Resampler) -> dict[str, Any]:
+    """Mean of a per-step metric of an algorithm over that of another, on the seeds that both have: one estimate.
+
+    Returns:
+        value, low, high; `ours` and `theirs`, the two means; seeds and steps; by_seed, the ratio of every seed.
+
+    Raises:
+        DataError: where the two recorded different steps or share no seed.
+    """
+    groups = {name: metrics[metrics["algorithm"] == name] for name in (ours, theirs)}
+    pair = dict(zip(groups, _same_seeds(groups[ours], groups[theirs]), strict=True))
+    steps = {name: sorted(zip(group["seed"], group["step"], strict=True)) for name, group in pair.items()}
+    if steps[ours] != steps[theirs] or not steps[ours]:
+        raise DataError(f"{ours} and {theirs} recorded different training steps: finish both (dvc repro).")
+    last = int(pair[ours]["step"].max())
+    blocks = {name: _in_blocks(group, 0, last).pivot_table(column, "seed", "block") for name, group in pair.items()}
+    low, high = resampler.percentiles(resampler.means(blocks[ours]) / resampler.means(blocks[theirs]))
+    mine, other = (float(blocks[name].to_numpy().mean()) for name in (ours, theirs))
+    return {
+        "value": mine / other, "low": low, "high": high, "ours": mine, "theirs": other,
+        "seeds": " ".join(map(str, blocks[ours].index)), "steps": f"1–{last}",
+        "by_seed": (blocks[ours].mean(axis=1) / blocks[theirs].mean(axis=1)).to_list(),
+    }  # fmt: skip
+
+
 def at_equal_accuracy(
     evaluations: pd.DataFrame, reference: str, resampler: Resampler, column: str = "entropy"
 ) -> pd.DataFrame:
@@ -375,12 +407,12 @@ def at_equal_accuracy(
     Entropy falls while accuracy rises, so algorithms that learn at different speeds differ at equal steps
     even if they trade one for the other alike; so does Pass@k. Each algorithm is compared with the reference on the
     seeds that both have, where each first reaches the lower of the accuracies that the two end with, in each resample
-    anew; between two evaluations both are interpolated linearly. A pair of which one ends no better than it started has
-    no such accuracy, and NaN.
+    anew; between two evaluations both are interpolated linearly. A pair of which one is not shown to end better than it
+    started, by its interval, has no such accuracy, and NaN.
 
     Returns:
         Four metrics for each algorithm that shares a seed with the reference: `accuracy`, that of the comparison; the
-        column there, by its name; the reference's there, `reference`; the `difference` of these two.
+        column there, by its name; that of the reference there, `theirs`; the `difference` of these two.
     """
     scored = evaluations.assign(accuracy=avg_at_k(evaluations["n"], evaluations["correct"]))
     groups = {str(name): group for name, group in scored.groupby("algorithm", sort=False)}
@@ -391,11 +423,12 @@ def at_equal_accuracy(
         pair = _same_seeds(group, groups[reference])
         if pair[0].empty:
             continue
-        (curves, theirs), (about, _) = zip(*(_curves(part, column, resampler) for part in pair), strict=True)
-        target = np.minimum(curves[0][-1], theirs[0][-1])  # (1 + R,)
-        ours, other = _first_crossing(curves, target), _first_crossing(theirs, target)
-        learned = target[0] > max(curves[0][0, 0], theirs[0][0, 0])
-        measured = {"accuracy": target, column: ours, "reference": other, "difference": ours - other}
+        (ours, theirs), (about, _) = zip(*(_curves(part, column, resampler) for part in pair), strict=True)
+        target = np.minimum(ours[0][-1], theirs[0][-1])  # (1 + R,)
+        gained = target - np.maximum(ours[0][0], theirs[0][0])
+        learned = resampler.percentiles(gained[1:])[0] > 0
+        our_value, their_value = _first_crossing(ours, target), _first_crossing(theirs, target)
+        measured = {"accuracy": target, column: our_value, "theirs": their_value, "difference": our_value - their_value}
         for metric, values in measured.items():
             ends = (values[0], *resampler.percentiles(values[1:])) if learned else (np.nan,) * 3
             what = {"algorithm": name, "reference": reference, "metric": metric}

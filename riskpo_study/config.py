@@ -231,6 +231,8 @@ class Evaluation(Section):
 
     def check(self) -> None:
         _require_distinct("evaluation.ks", self.ks)
+        if 1 not in self.ks:
+            raise ConfigError(f"evaluation.ks = {list(self.ks)} lacks 1: the accuracy is pass@1.")
         _require_distinct("evaluation.quantile_levels", self.quantile_levels)
         if max(self.ks) > self.samples:
             raise ConfigError(
@@ -295,12 +297,21 @@ class Config:
                 raise ConfigError(f"algorithms.{name}.matched_to = {matched!r} is no algorithm of the configuration.")
             for candidate in self.tuning.of(name) if name in self.runs.algorithms else ():
                 algorithms.check(name, {**options, **candidate}, self.risk, *batch)
-            needed = [algorithms.preset_name(name, options), *([matched] if matched else [])]
-            untuned = [one for one in needed if one not in self.runs.algorithms]
-            if name in self.runs.further_algorithms and "preset" in options and untuned:
+            if name not in self.runs.names:
+                continue
+            preset = algorithms.preset_name(name, options)
+            if name in self.runs.algorithms and preset != name and len(self.tuning.candidates) > 1:
+                raise ConfigError(
+                    f"runs.algorithms lists {name}, a variant that takes what {preset} chose in tuning: list it in "
+                    "runs.further_algorithms."
+                )
+            untuned = [one for one in (preset, matched) if one is not None and one not in self.runs.algorithms]
+            if untuned:
                 raise ConfigError(
                     f"algorithms.{name} takes what {' and '.join(untuned)} chose in tuning: add it to runs.algorithms."
                 )
+            if matched is not None and len(self.tuning.candidates) < 2:
+                raise ConfigError(f"algorithms.{name}.matched_to needs at least two tuning.candidates, to match steps.")
 
     @property
     def results(self) -> Path:
@@ -308,9 +319,9 @@ class Config:
         return root() / "results" / self.profile
 
     @property
-    def curve_ks(self) -> tuple[int, ...]:
-        """Of evaluation.ks those that the learning curves have enough responses for, in ascending order; 1 at least."""
-        return tuple(sorted(k for k in self.evaluation.ks if k <= self.train.curve_samples)) or (1,)
+    def curve_k(self) -> int:
+        """Of evaluation.ks the largest that the learning curves have enough responses for."""
+        return max(k for k in self.evaluation.ks if k <= self.train.curve_samples)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and scalars, as in the file: `from_mapping(config.as_dict()) == config`."""

@@ -34,8 +34,6 @@ __all__ = [
     "p_over_seeds",
 ]
 
-_BLOCK = 10  # neighbouring steps resemble each other, and are resampled together
-
 FEWEST_SEEDS = 2
 """A verdict needs this many training seeds: the interval of one knows nothing of how another training would end."""
 
@@ -173,7 +171,7 @@ class Evidence:
         self.names = {name: text.partition(" (")[0] for name, text in tables.names(config).items()}
         self.reach = f"Pass@{max(config.evaluation.ks)}"
         """The Pass@k of the largest k after training."""
-        self.followed = f"Pass@{config.curve_ks[-1]}"
+        self.followed = f"Pass@{config.curve_k}"
         """That of the largest k that there are enough responses for along training."""
         self.asked: set[tuple[Record, str]] = set()
         """Of which algorithms which record was asked for: `absent` names what of these is not there."""
@@ -232,7 +230,7 @@ class Evidence:
         """
         frame = _same_end(self.rows("counts", ours, theirs), ours)
         if combined is not None:
-            frame = frame.assign(**{metric: frame[list(combined)].to_numpy() @ np.array(list(combined.values()))})
+            frame = frame.assign(**{metric: sum(weight * frame[name] for name, weight in combined.items())})
         row = _only(analysis.differences(frame, [metric], theirs, self.resampler))
         return self._with(row, _by_seed(frame, metric, ours) - _by_seed(frame, metric, theirs))
 
@@ -308,18 +306,9 @@ class Evidence:
         return self._means(paired, columns, parts=2)
 
     def ratio(self, column: str, ours: str, theirs: str) -> dict[str, Any]:
-        """Mean of what training recorded over that of another algorithm, on the seeds that both have."""
-        rows = self.rows("metrics", ours, theirs)
-        blocks = {
-            name: group.assign(block=(group["step"] - 1) // _BLOCK).pivot_table(column, "seed", "block")
-            for name, group in rows.groupby("algorithm")
-        }
-        means = self.resampler.means(blocks[ours]) / self.resampler.means(blocks[theirs])
-        low, high = self.resampler.percentiles(means)
-        value = float(np.mean(blocks[ours].to_numpy()) / np.mean(blocks[theirs].to_numpy()))
-        last, seeds = int(rows["step"].max()), " ".join(map(str, blocks[ours].index))
-        row = {"value": value, "low": low, "high": high, "seeds": seeds, "steps": f"1–{last}"}
-        return self._with(row, blocks[ours].mean(axis=1) / blocks[theirs].mean(axis=1))
+        """Mean of what training recorded over that of another algorithm: `analysis.ratio`."""
+        found = analysis.ratio(self.rows("metrics", ours, theirs), column, ours, theirs, self.resampler)
+        return found | {"confidence": self.config.evaluation.confidence}
 
     def whole_training(self, name: str, omega: float) -> dict[str, dict[str, Any]]:
         """`tail/sum` and `tail/holds` of `analysis.tail_terms` → their means over all steps."""

@@ -191,13 +191,13 @@ def equal_accuracy(study: Study) -> str:
     table = study.table("04_entropy/equal_accuracy")
     if table.empty:
         return "There is nothing to compare."
-    gaps = table[(table["metric"] == "difference")]
+    gaps = table[table["metric"] == "difference"]
     compared, without = gaps[gaps["value"].notna()], gaps[gaps["value"].isna()]
-    text = f"In nats per token, minus {study.name(table['reference'].iloc[0])} where both first reach the lower of the "
-    text += f"accuracies that they end with: {study.verdict(compared) or 'nothing to compare'}."
+    text = f"Minus {study.name(table['reference'].iloc[0])}, in nats per token, where both first reach the lower of "
+    text += f"the accuracies that they end with; {study.verdict(compared) or 'nothing to compare'}."
     if len(without):
         listed = _joined([study.name(name) for name in without["algorithm"]])
-        text += f" No such accuracy, for one of the two ends no better than it started: {listed}."
+        text += f" No such accuracy, for one of the two is not shown to end better than it started: {listed}."
     return text
 
 

@@ -170,7 +170,7 @@ def quantiles(
         upper, lower = axes[:, column]
         for key, symbol, marker, hue in (("beta", "$q_β$", "^", "#d55e00"), ("alpha", "$q_α$", "v", "#0072b2")):
             upper.plot(
-                run["step"], run[f"quantile/{key}_batch"], marker, markersize=2.4, color=hue, alpha=0.35,
+                run["step"], run[f"quantile/{key}_batch"], marker, markersize=3, color=hue, alpha=0.5,
                 mew=0, label=f"{symbol} of this batch",
             )  # fmt: skip
             upper.plot(run["step"], run[f"quantile/{key}"], color=hue, label=f"{symbol}, tracked")

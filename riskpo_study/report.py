@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from riskpo_study import ablations, claims, files, findings, provenance, records, tables, tuning
+from riskpo_study import ablations, analysis, claims, files, findings, provenance, published, records, tables, tuning
 from riskpo_study import config as configuration
 from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError, DataError, RunError
@@ -110,8 +110,9 @@ SECTIONS = (
         ),
         Figure(
             "reward_risk", "Mean reward and lower-tail measures",
-            "The mean reward is of everything generated. The risk measures are of the bundle scores that the "
-            "update learns from: DAPO leaves out questions that are always or never solved. "
+            "The mean reward is of everything generated. The risk measures are of bundles, in random order and alike "
+            "for all algorithms, of the questions that the update learns from: DAPO leaves out those that are always "
+            "or never solved. "
             f"{_LINES}", findings.rewards,
         ),
         Figure(
@@ -295,7 +296,7 @@ def compose(config: Config) -> list[Block]:
     points = tuple(f"**{one.title}.** {one.finding(study)}" for one in made if one.headline and one.finding)
     title = Heading(1, f"RiskPO against the GRPO family: {config.profile}")
     opening: list[Block] = [title, Text(_introduction(study)), *([Points(points)] if points else [])]
-    return [*opening, *_verdicts(config), *body, *_tuning(study), *_closing(config)]
+    return [*opening, *_verdicts(config), *body, *_published(), *_tuning(study), *_closing(config)]
 
 
 def _verdicts(config: Config) -> Iterator[Block]:
@@ -308,6 +309,16 @@ def _verdicts(config: Config) -> Iterator[Block]:
             text += " Strictly: judged by intervals widened to Student's t over training seeds alone."
         yield Text(text)
         yield Table("Verdicts", claims.as_table(decided))
+
+
+def _published() -> Iterator[Block]:
+    """The paper's own numbers, as far as they could be read."""
+    yield Heading(2, "What the paper reports")
+    yield Text(
+        "Pass@1 in percent, of other models and tasks, from single runs without intervals: compare orders, not levels. "
+        "Sources: `riskpo_study/published`."
+    )
+    yield from (Table(title, table) for title, table in published.tables().items())
 
 
 def _tuning(study: Study) -> Iterator[Block]:
@@ -327,13 +338,27 @@ def _tuning(study: Study) -> Iterator[Block]:
         f"`dvc repro tune@{config.profile}-<algorithm>` from `notebooks/07_tuning.ipynb`. All of it: `tuning/`."
     )
     yield Table("All candidates", tables.tuning_table(pd.concat(tried, ignore_index=True), study.names))
-    matched = tables.matched_table(tuning.so_far(config), study.names)
-    if len(matched):
+    matched = list(_matched(tuning.so_far(config)))
+    if matched:
         yield Text(
             "Variants that are matched to another algorithm have the learning rate at which, by a line through the "
-            "outcomes above, their preset moves as far in half a step. How far they really moved in training:"
+            "outcomes above, their preset moves as far. How far both moved in training, on the seeds that both have:"
         )
-        yield Table("Matched steps", matched)
+        yield Table("Matched steps", tables.matched_table(matched, study.names))
+
+
+def _matched(config: Config) -> Iterator[dict[str, Any]]:
+    """`analysis.ratio` of the steps of every algorithm with `matched_to` that shares a seed with the other."""
+    resampler = analysis.Resampler(config.evaluation.resamples, config.evaluation.confidence)
+    for name in config.runs.names:
+        other = config.algorithms[name].get("matched_to")
+        if other is None:
+            continue
+        steps = records.read(config.results, "metrics", config, algorithms=[name, other])
+        seeds = [set(steps.loc[steps["algorithm"] == one, "seed"]) for one in (name, other)]
+        if seeds[0] & seeds[1]:
+            found = analysis.ratio(steps, "kl/step", name, other, resampler)
+            yield found | {"algorithm": name, "other": other, **config.algorithms[name]}
 
 
 def _closing(config: Config) -> Iterator[Block]:

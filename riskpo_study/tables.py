@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from riskpo_study import algorithms, records, tuning
+from riskpo_study import algorithms, tuning
 from riskpo_study.analysis import OVERALL, heading
 from riskpo_study.config import Config
 from riskpo_study.records import BASE
@@ -180,28 +181,26 @@ def tuning_table(outcomes: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFra
             "Accuracy, %": row["failure"] or accuracy,
             f"Pass@{reach.removeprefix('pass_at_')}, %": cell(100 * row[reach], digits=1),
             "Entropy, nats per token": cell(row["entropy"]),
-            "KL of half a step, 10⁻³ nats": cell(1e3 * row["kl_step"], digits=3),
+            "KL within a step, 10⁻³ nats": cell(1e3 * row["kl_step"], digits=3),
             "": "chosen" if row["chosen"] else "–",
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def matched_table(config: Config, names: Mapping[str, str]) -> pd.DataFrame:
-    """Algorithms with `matched_to`, their tuned rate, and the steps of both in training; those with runs only."""
-    rows = []
-    for name in config.runs.names:
-        options = config.algorithms[name]
-        other = options.get("matched_to")
-        lacking = {run.rpartition("-")[0] for run in records.missing(config.results, "metrics", config, [name])}
-        if other is None or "learning_rate" not in options or name in lacking:
-            continue
-        steps = records.read(config.results, "metrics", config, algorithms=[name, other])
-        moved = 1e3 * steps.groupby("algorithm")["kl/step"].mean()
-        rows.append({
-            "Algorithm": names[name].partition(" (")[0], "Matched to": names[other].partition(" (")[0],
-            "Learning rate": f"{options['learning_rate']:.2g}",
-            "KL of half a step, 10⁻³ nats": cell(moved[name], digits=3), "The other's": cell(moved[other], digits=3),
-        })  # fmt: skip
+def matched_table(matched: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
+    """How well steps were matched: a row for each of `analysis.ratio`, with algorithm, other and learning_rate."""
+    rows = [
+        {
+            "Algorithm": names[row["algorithm"]].partition(" (")[0],
+            "Matched to": names[row["other"]].partition(" (")[0],
+            "Learning rate": f"{row['learning_rate']:.2g}",
+            "KL within a step, 10⁻³ nats": cell(1e3 * row["ours"], digits=3),
+            "The other's": cell(1e3 * row["theirs"], digits=3),
+            "Ratio": cell(row["value"], row["low"], row["high"]),
+            "Seeds": ", ".join(row["seeds"].split()),
+        }
+        for row in matched
+    ]
     return pd.DataFrame(rows)
 
 

@@ -7,6 +7,7 @@ line on the figure that says what it rests on.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,7 @@ def every_weight(expected: pd.DataFrame, measured: pd.DataFrame, names: Mapping[
     figure, axes = grid(len(families), 3, height=2.25, sharex=True, sharey=True)
     for position, (axis, (family, members)) in enumerate(zip(axes, families.items(), strict=True)):
         draw_level(axis, 1)
-        for name, marker in zip(members, "osD^v", strict=False):
+        for name, marker in zip(members, cycle("osD^v"), strict=False):
             _one_weight(axis, name, marker, expected, measured, names)
         axis.set(title=family, xlim=(0, 1), ylim=(0, 3.4))
         axis.legend(loc="upper right", fontsize=6, handlelength=2.2)

@@ -10,7 +10,8 @@ import numpy as np
 from riskpo_study.evaluation import Interval
 
 __all__ = [
-    "FAILS", "HOLDS", "OPEN", "UNMEASURED", "Verdict", "alike", "assumed", "below", "best", "higher", "together",
+    "FAILS", "HOLDS", "OPEN", "UNMEASURED", "Verdict", "above", "alike", "assumed", "below", "best", "higher",
+    "matching", "together",
 ]  # fmt: skip
 
 Verdict = Literal["holds", "does not hold", "cannot tell at this scale", "not measured in this profile"]
@@ -43,6 +44,18 @@ def below(estimate: Interval, limit: float) -> Verdict:
     if estimate.high < limit:
         return HOLDS
     return FAILS if estimate.low >= limit else OPEN
+
+
+def above(estimate: Interval, limit: float) -> Verdict:
+    """Whether something is above a limit: it is where the whole interval is, it is not where none of it is."""
+    if estimate.low > limit:
+        return HOLDS
+    return FAILS if estimate.high < limit else OPEN
+
+
+def matching(ratio: Interval, factor: float) -> Verdict:
+    """Whether a ratio is between 1/factor and the factor. Where it is not, what needs it to be cannot be told."""
+    return HOLDS if 1 / factor <= ratio.mean <= factor else OPEN
 
 
 def best(lead: float, p_holm: float, level: float) -> Verdict:

@@ -32,7 +32,8 @@ def study(settings: config.Config) -> config.Config:
     tuned = {"riskpo": {"learning_rate": 1e-4}, "riskpo_released": {"learning_rate": 1e-4}}
     variants = {name: {**tuned.get(own["preset"], {}), **own} for name, own in VARIANTS.items()}
     runs = config.Runs(("riskpo", "riskpo_released", "dr_grpo"), (0,), tuple(VARIANTS), (1,))
-    return replace(settings, algorithms={**settings.algorithms, **tuned, **variants}, runs=runs)
+    tuning = replace(settings.tuning, candidates=({"learning_rate": 1e-5}, {"learning_rate": 1e-4}))
+    return replace(settings, algorithms={**settings.algorithms, **tuned, **variants}, runs=runs, tuning=tuning)
 
 
 @pytest.mark.parametrize(
@@ -92,5 +93,7 @@ def test_what_cannot_be_compared_is_named() -> None:
     frames = pd.concat([counts("riskpo", 0, 0.5), counts("neutral", 1, 0.4)])
     with pytest.raises(DataError, match="share no seed"):
         ablations.compared(frames, ["Pass@1"], "riskpo", Resampler(50, 0.95))
+    with pytest.raises(DataError, match="No variant of riskpo in this ablation has runs"):
+        ablations.compared(counts("riskpo", 0, 0.5), ["Pass@1"], "riskpo", Resampler(50, 0.95))
     with pytest.raises(ConfigError, match="The ablation 'gamma' is unknown; known are levels, bundle_size"):
         ablations.family("gamma")

@@ -233,7 +233,7 @@ def test_another_path_shows_at_equal_accuracy(resampler: Resampler) -> None:
     frame = together(*path("grpo", [0.1, 0.5]), *path("riskpo", [0.1, 0.3, 0.4], slope=0.5))
     found = analysis.at_equal_accuracy(frame, "grpo", resampler)
     assert one(found, algorithm="riskpo", metric="difference")["value"] == pytest.approx(0.8 - 0.6)
-    assert one(found, algorithm="riskpo", metric="reference")["value"] == pytest.approx(0.6)
+    assert one(found, algorithm="riskpo", metric="theirs")["value"] == pytest.approx(0.6)
     assert analysis.at_equal_accuracy(frame, "dapo", resampler).empty  # a reference without records
 
 
@@ -255,6 +255,25 @@ def test_equal_accuracy_is_that_of_each_pair_on_the_seeds_they_share(resampler: 
     within = analysis.at_equal_accuracy(crowd, "grpo", resampler)
     pd.testing.assert_frame_equal(within[within["algorithm"] == "riskpo"].reset_index(drop=True), alone)
     assert one(within, algorithm="dapo", metric="accuracy")["value"] == pytest.approx(0.12)
+
+
+def test_a_gain_that_could_be_chance_is_no_accuracy_to_compare_at(resampler: Resampler) -> None:
+    """Resamples without a gain would cross at the common start, where nothing differs, and feign certainty."""
+    start, barely = [40, 50, 60, 50], [52, 40, 62, 50]
+    rows = [counts(of, 100, name, step=step) for name in ("grpo", "riskpo") for step, of in ((0, start), (10, barely))]
+    frame = together(*rows).assign(entropy=1.0)
+    assert analysis.at_equal_accuracy(frame, "grpo", resampler)["value"].isna().all()
+
+
+def test_ratio_is_of_the_steps_and_seeds_that_both_have(resampler: Resampler) -> None:
+    ours = [steps("grpo", {"x": [2.0] * 20 + [4.0] * 20}, seed) for seed in (0, 1)]
+    theirs = [steps("riskpo", {"x": [1.0] * 20 + [2.0] * 20}, seed) for seed in (1, 2)]
+    found = analysis.ratio(together(*ours, *theirs), "x", "grpo", "riskpo", resampler)
+    assert (found["value"], found["ours"], found["theirs"]) == (2.0, 3.0, 1.5)
+    assert (found["seeds"], found["steps"], found["by_seed"]) == ("1", "1–40", [2.0])
+    assert found["low"] == pytest.approx(2.0) and found["high"] == pytest.approx(2.0)  # blocks are resampled in pairs
+    with pytest.raises(DataError, match="grpo and riskpo recorded different training steps"):
+        analysis.ratio(together(ours[1].iloc[:-1], *theirs), "x", "grpo", "riskpo", resampler)
 
 
 def test_what_ends_no_better_than_it_started_is_not_compared(resampler: Resampler) -> None:

@@ -95,6 +95,7 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             "evaluation.ks contains 128, but pass@k needs k <= evaluation.samples = 64.",
         ),
         ("evaluation.ks", [], "evaluation.ks = [] must be a list of at least one value."),
+        ("evaluation.ks", [2, 4], "evaluation.ks = [2, 4] lacks 1: the accuracy is pass@1."),
         ("evaluation.ks", 3, "evaluation.ks = 3 must be a list of at least one value."),
         ("evaluation.ks", [1, "2"], "evaluation.ks[1] = '2' must be an integer."),
         (
@@ -326,4 +327,16 @@ def test_a_variant_needs_a_tuned_preset(shipped: dict[str, Any]) -> None:
     values["runs"]["further_seeds"] = [7]
     values["algorithms"]["other"] = {"preset": "rloo", "matched_to": "riskpo"}
     with pytest.raises(ConfigError, match=r"algorithms.other takes what rloo chose in tuning: add it to"):
+        config.from_mapping(values)
+    values["algorithms"]["other"]["preset"] = "grpo"
+    with pytest.raises(ConfigError, match=r"algorithms.other.matched_to needs at least two tuning.candidates"):
+        config.from_mapping(values)
+    del values["algorithms"]["other"]["matched_to"]
+    config.from_mapping(values)
+    with pytest.raises(ConfigError, match=r"algorithms.gspo takes what gspo chose in tuning: add it to"):
+        config.from_mapping(changed(values, "runs.further_algorithms", ["gspo"]))
+    values["runs"] |= {"algorithms": ["grpo", "riskpo", "other"], "further_algorithms": [], "further_seeds": []}
+    config.from_mapping(values)  # with one candidate nothing is tuned
+    values = changed(values, "tuning.candidates", [{"learning_rate": 1e-5}, {"learning_rate": 1e-4}])
+    with pytest.raises(ConfigError, match=r"runs.algorithms lists other, a variant that takes what grpo chose"):
         config.from_mapping(values)

@@ -16,8 +16,9 @@ import yaml
 from ipywidgets import interactive
 from papermill.exceptions import PapermillExecutionError
 
+from riskpo_study import config
 from riskpo_study.errors import ConfigError
-from riskpo_study.notebooks import check_parameters
+from riskpo_study.notebooks import check_algorithm, check_parameters
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -103,6 +104,13 @@ def test_check_names_the_unknown_parameter_and_the_known() -> None:
     check_parameters("algoritm", "seed", history=["", injected])
     check_parameters("seed", history=["", "algoritm = 1"])  # typed in JupyterLab, not set by papermill
     check_parameters("seed")  # outside of IPython there is nothing to check
+
+
+def test_check_names_the_unknown_algorithm_and_the_known() -> None:
+    settings = config.load(ROOT / "params.yaml")
+    check_algorithm(settings, reference="grpo")
+    with pytest.raises(ConfigError, match=r"reference = 'gropo' is no algorithm; choose of grpo, dr_grpo"):
+        check_algorithm(settings, reference="gropo")
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_a_run_of_another_machine_keeps_its_records(results: Path, study: config
 
 def test_further_runs_are_read_by_name(results: Path, study: config.Config) -> None:
     runs = config.Runs(("riskpo",), (0, 1), ("grpo",), (0, 1))
-    more = replace(study, runs=runs)
+    more = replace(study, runs=runs, algorithms={**study.algorithms, "grpo": {"preset": "riskpo"}})
     assert runs.names == ("riskpo", "grpo") and runs.all[-1] == ("grpo", 1)
     assert set(records.read(results, "counts", more)["algorithm"]) == {"riskpo"}
     assert set(records.read(results, "counts", more, algorithms=["grpo"])["of"]) == {"runs/grpo-0", "runs/grpo-1"}
@@ -88,7 +88,8 @@ def test_further_runs_are_read_by_name(results: Path, study: config.Config) -> N
 
 
 def test_a_study_can_be_looked_at_before_it_is_finished(results: Path, study: config.Config, tmp_path: Path) -> None:
-    more = replace(study, runs=replace(study.runs, further_algorithms=("dapo",), further_seeds=(7,)))
+    runs = replace(study.runs, further_algorithms=("dapo",), further_seeds=(7,))
+    more = replace(study, runs=runs, algorithms={**study.algorithms, "dapo": {"preset": "grpo"}})
     assert records.collect(results, more) == ["dapo-7"]
     assert records.missing(results, "counts", more, ["dapo"]) == ["dapo-7"]
     with pytest.raises(DataError, match="has no run with metrics.parquet: train first"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -231,8 +232,13 @@ def test_comparison_says_what_is_shown(study: Config) -> None:
 
 def test_equal_accuracy_names_its_reference(study: Config) -> None:
     text = findings.equal_accuracy(Study(study))
-    assert re.match(r"In nats per token, minus GRPO where both first reach the lower", text)
-    assert re.search(r"end with: (higher|lower|not shown to differ): RiskPO", text)
+    table = tables.read(study.results / "tables" / "04_entropy" / "equal_accuracy.csv")
+    assert table is not None
+    gap = table[table["metric"] == "difference"].iloc[0]
+    assert text.startswith(
+        "Minus GRPO, in nats per token, where both first reach the lower of the accuracies that they"
+    )
+    assert tables.cell(gap["value"], gap["low"], gap["high"]) in text
 
 
 def test_equal_accuracy_names_what_never_learned(study: Config) -> None:
@@ -242,12 +248,69 @@ def test_equal_accuracy_names_what_never_learned(study: Config) -> None:
     table[["value", "low", "high"]] = float("nan")
     tables.save(path.parent, "equal_accuracy", table)
     assert findings.equal_accuracy(Study(study)) == (
-        "In nats per token, minus GRPO where both first reach the lower of the accuracies that they end with: nothing "
-        "to compare. No such accuracy, for one of the two ends no better than it started: RiskPO."
+        "Minus GRPO, in nats per token, where both first reach the lower of the accuracies that they end with; nothing "
+        "to compare. No such accuracy, for one of the two is not shown to end better than it started: RiskPO."
     )
 
 
+def test_gap_says_at_which_k(study: Config) -> None:
+    path = study.results / "tables" / "06_passk" / "differences.csv"
+    table = tables.read(path)
+    assert table is not None
+    table = table[(table["difficulty"] == "all") & (table["algorithm"] == "riskpo")]
+    table = table[table["metric"].isin(["Pass@1", "Pass@2", "Pass@8"])]
+    table[["low", "high"]] = [[-0.3, -0.1], [-0.1, 0.1], [0.1, 0.3]]
+    tables.save(path.parent, "differences", table)
+    assert findings.gap(Study(study)) == "Minus GRPO, by attempts k: RiskPO higher at 8 and lower at 1."
+    table[["low", "high"]] = [-0.1, 0.1]
+    tables.save(path.parent, "differences", table)
+    assert findings.gap(Study(study)) == "Minus GRPO, by attempts k: RiskPO not shown to differ at any k."
+
+
+def test_the_papers_numbers_stand_beside_ours_with_their_remarks(study: Config) -> None:
+    text = report.as_markdown(report.compose(study))
+    section = text[text.index("## What the paper reports") :]
+    assert "| RiskPO | 33.3 | 33.3 | 60.8 | 81.8 | 29.5 | 41.2 | 46.65 |" in section
+    assert "secondary sources disagree on the average" in section and "| α = 0.1, β = 0.8 | 66.9 |" in section
+
+
+def test_matched_steps_are_told(study: Config) -> None:
+    """A variant matched to RiskPO, with the rate of the same step and how far both moved."""
+    options = {**study.algorithms, "matched": {"preset": "grpo", "matched_to": "riskpo"}}
+    candidates = ({"learning_rate": 1e-5}, {"learning_rate": 1e-4})
+    study = replace(
+        study,
+        algorithms=options,
+        runs=replace(study.runs, further_algorithms=("matched",), further_seeds=(2,)),
+        tuning=replace(study.tuning, candidates=candidates),
+    )
+    for name in ("grpo", "riskpo"):
+        rows = [
+            {"algorithm": name, **one, "options": "", "accuracy": 0.1, "low": 0.0, "high": 0.2, "pass_at_4": 0.5,
+             "entropy": 0.5, "kl_step": kl, "failure": "", "chosen": kl == 1e-4}
+            for one, kl in zip(candidates, (1e-6, 1e-4), strict=True)
+        ]  # fmt: skip
+        tuning.path(study, name).parent.mkdir(exist_ok=True)
+        pd.DataFrame(rows).to_csv(tuning.path(study, name), index=False)
+    path = study.results / "records" / "metrics.parquet"
+    metrics = pd.read_parquet(path)
+    theirs = metrics[(metrics["algorithm"] == "riskpo") & (metrics["seed"] == 0)].assign(**{"kl/step": 2e-4})
+    ours = theirs.assign(algorithm="matched", **{"kl/step": 3e-4})
+    pd.concat([metrics, theirs.assign(seed=2), ours.assign(seed=2)]).to_parquet(path, index=False)
+    found = list(report._matched(tuning.so_far(study)))
+    assert not found  # no seed in common: riskpo has no run of seed 2 in this configuration
+    study = replace(study, runs=replace(study.runs, further_algorithms=("matched", "riskpo")))
+    found = list(report._matched(tuning.so_far(study)))
+    table = tables.matched_table(found, tables.names(study))
+    assert table.to_numpy().tolist() == [["GRPO", "RiskPO", "0.0001", "0.300", "0.200", "1.50 [1.50, 1.50]", "2"]]
+
+
 # Tables
+
+
+def test_tables_below_each_other_may_be_none() -> None:
+    assert tables.stacked({}).index.tolist() == ["nothing to compare"]
+    assert len(tables.stacked({"one": pd.DataFrame({"a": [1]}), "two": pd.DataFrame({"a": [2]})})) == 2
 
 
 def test_names_tell_estimators_apart(study: Config) -> None:

@@ -54,13 +54,23 @@ def test_every_candidate_is_tried_and_the_choice_is_applied(study: config.Config
     assert applied.algorithms["grpo"] == {}
 
 
-def test_one_candidate_needs_no_training(study: config.Config, tmp_path: Path) -> None:
-    study = replace(study, tuning=config.Tuning(({"learning_rate": 5e-4},), {}, 100, 3, 4))
-    table = tuning_runs.tune(study, "grpo", tmp_path / "no_model")
+@pytest.fixture
+def single(study: config.Config) -> config.Config:
+    """With one candidate, and no variant that needs two."""
+    return replace(
+        study,
+        algorithms={name: of for name, of in study.algorithms.items() if name != "grpo_matched"},
+        runs=config.Runs(("grpo", "riskpo"), (0,), ("riskpo_omega_0",), (1,)),
+        tuning=config.Tuning(({"learning_rate": 5e-4},), {}, 100, 3, 4),
+    )
+
+
+def test_one_candidate_needs_no_training(single: config.Config, tmp_path: Path) -> None:
+    table = tuning_runs.tune(single, "grpo", tmp_path / "no_model")
     assert table.to_dict("records") == [
         {"algorithm": "grpo", "learning_rate": 5e-4, "options": "", "chosen": True}
     ]  # fmt: skip
-    assert tuning.applied(study, "grpo").algorithms["grpo"] == {"learning_rate": 5e-4}
+    assert tuning.applied(single, "grpo").algorithms["grpo"] == {"learning_rate": 5e-4}
 
 
 def break_updates(monkeypatch: pytest.MonkeyPatch, *rates: float) -> None:
@@ -105,6 +115,13 @@ def test_a_matched_algorithm_takes_the_rate_of_the_same_step(study: config.Confi
         frame.to_csv(path, index=False)
     rate = tuning.applied(study, "grpo_matched").algorithms["grpo_matched"]["learning_rate"]
     assert rate == pytest.approx(1e-4 * 2**0.5, rel=1e-2)
+
+
+def test_what_is_not_tuned_yet_stays_as_it_is(single: config.Config, tmp_path: Path) -> None:
+    tuning_runs.tune(single, "riskpo", tmp_path / "no_model")
+    found = tuning.so_far(single).algorithms
+    assert found["riskpo"] == {"learning_rate": 5e-4} and found["grpo"] == {}
+    assert found["riskpo_omega_0"] == {"learning_rate": 5e-4, "preset": "riskpo", "omega": 0.0}
 
 
 def test_an_untuned_algorithm_is_named(study: config.Config) -> None:

@@ -10,10 +10,17 @@ from typing import Literal
 
 import pandas as pd
 
-__all__ = ["Factor", "Suite", "ablation", "averages", "notes", "read", "risk_profiles"]
+__all__ = ["Factor", "Suite", "ablation", "averages", "notes", "read", "risk_profiles", "tables"]
 
 Suite = Literal["hard math", "easy math"]
 Factor = Literal["quantile_levels", "bundle_size", "omega"]
+
+_TITLES = {
+    "hard_math_pass1": "Table 1: hard math",
+    "easy_math_code_multimodal_pass1": "Table 2: easy math, code and multi-modal questions",
+    "ablations_easy_math_average": "Tables 3, 4 and 5: ablations, average of MATH and GSM8K",
+    "risk_profiles_pass1": "Fig. 6: MATH before and after training",
+}
 
 _AVERAGES: dict[Suite, tuple[str, str]] = {
     "hard math": ("hard_math_pass1", "average"),
@@ -29,6 +36,17 @@ def read(name: str) -> pd.DataFrame:
     """
     with files(__name__).joinpath(f"{name}.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
+
+
+def tables() -> dict[str, pd.DataFrame]:
+    """Title → what the paper reports, for readers; remarks on single numbers are a column."""
+    found = {}
+    for name, title in _TITLES.items():
+        table = read(name).drop(columns=["table", "figure", "base_model"], errors="ignore").fillna("–")
+        found[title] = table.map(lambda value: _worded(value) if isinstance(value, str) else value).rename(
+            columns=_worded
+        )
+    return found
 
 
 def averages(suite: Suite) -> dict[str, float]:
@@ -48,10 +66,17 @@ def notes(suite: Suite) -> dict[str, str]:
 
 
 def ablation(factor: Factor) -> dict[str, float]:
-    """Setting, as `B=5`, → average over MATH and GSM8K: Tables 3, 4 and 5."""
+    """Setting, as `B = 5`, → average over MATH and GSM8K: Tables 3, 4 and 5."""
     table = read("ablations_easy_math_average")
     table = table[table["factor"] == factor]
-    return dict(zip(table["setting"], table["average"].astype(float), strict=True))
+    return dict(zip(table["setting"].map(_worded), table["average"].astype(float), strict=True))
+
+
+def _worded(text: str) -> str:
+    """A key or setting of the files in words and symbols: `alpha=0.2 beta=0.8` is `α = 0.2, β = 0.8`."""
+    for plain, symbol in {"alpha": "α", "beta": "β", "omega": "ω", "=": " = ", " β": ", β", "_": " "}.items():
+        text = text.replace(plain, symbol)
+    return text
 
 
 def risk_profiles() -> dict[str, tuple[float, float]]:
