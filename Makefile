@@ -36,10 +36,12 @@ study: ## The whole study: all algorithms equally tuned, ablations; hours
 continue: ## Run of PROFILE only what the committed records lack, in a clone without its models and rollouts
 	$(MAKE) repro PROFILE=$(PROFILE) REPRO=--allow-missing
 
-figures: params.yaml ## Figures, tables and report of PROFILE again from the committed records, without training
+figures: recorded params.yaml ## Figures, tables and report of PROFILE again from the committed records, without training
+	dvc stage list --name-only | grep -E "^($$(echo $(FIGURES) | tr ' ' '|'))@" | xargs dvc repro --single-item --force
+
+recorded:
 	@test -d results/$(PROFILE)/records || { \
 		echo "results/$(PROFILE) has no records to draw from: make repro PROFILE=$(PROFILE) makes them" >&2; exit 1; }
-	dvc stage list --name-only | grep -E "^($$(echo $(FIGURES) | tr ' ' '|'))@" | xargs dvc repro --single-item --force
 
 reference: params.yaml ## Make the present tables of PROFILE the reference that later runs are compared with
 	python -m riskpo_study.compare --accept
@@ -78,7 +80,8 @@ clean: ## Remove tool caches, executed notebooks and smoke results; keeps .venv,
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: repro side_by_side smoke study continue figures reference status lab test lint types format bench install clean help
+.PHONY: repro smoke study continue figures reference status lab test lint types format bench install clean help
+.PHONY: side_by_side recorded
 
 # Composed when conf/ is newer or another profile is asked for; until then edits made in params.yaml itself stay.
 ifneq ($(shell sed -n 's/^profile: //p' params.yaml),$(strip $(PROFILE)))
@@ -93,8 +96,10 @@ $(INSTALLED): pyproject.toml constraints.txt | .venv/bin/python
 	@touch $@
 
 .venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "'$(PYTHON)' was not found. Python 3.11 or newer is needed; name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true). Name one: make PYTHON=python3.12" >&2; exit 1; }
+		echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1). Name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "'$(PYTHON)' lacks the venv module. Install it (Debian, Ubuntu: apt install python3-venv), or name another Python: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv

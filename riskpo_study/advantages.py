@@ -20,7 +20,9 @@ _STD_GUARD = 1e-6  # δ in (r − mean) / (std + δ), as in the released impleme
 
 
 def check_group(rewards: Tensor) -> None:
-    """Raise `ConfigError` unless `rewards` is (Q, G) with G >= 2."""
+    """Raise `ConfigError` unless `rewards` is (Q, G) with G >= 2, of a floating-point type."""
+    if not rewards.is_floating_point():
+        raise ConfigError(f"rewards of type {rewards.dtype} cannot be averaged; give floating-point numbers")
     if rewards.ndim != 2 or rewards.shape[1] < 2:
         raise ConfigError(
             f"rewards of shape {tuple(rewards.shape)} cannot be compared in groups; give (Q, G) with G >= 2"

@@ -151,6 +151,8 @@ def _tracked(function: Callable[..., Tensor]) -> Callable[..., Estimator]:
             raise ConfigError(f"tracker = {tracker!r} is unknown; choose one of {', '.join(risk.TRACKERS)}")
         if bundling not in ("random", "stratified"):
             raise ConfigError(f"bundling = {bundling!r} is unknown; choose random or stratified")
+        if not (0 < step < math.inf and 0 <= decay < 1):
+            raise ConfigError(f"step = {step} must be above 0 and decay = {decay} in [0, 1)")
         own = {"robbins_monro": {"step": step * settings.bundle_size}, "histogram": {"decay": decay}}
         levels = (settings.alpha, settings.beta)
         quantiles = risk.TRACKERS[tracker](levels, settings.bundle_size, **own.get(tracker, {}))
@@ -310,12 +312,17 @@ def build(name: str, options: Mapping[str, Any], settings: RiskSettings) -> Algo
     for key, value in options.items():
         if key in NOT_OPTIONS:
             continue
+        if key == "omega" and "tail_weight" in chosen:
+            raise ConfigError(f"algorithms.{name}.omega has no effect: the released code has tail_weight instead")
         if key not in chosen:
             raise ConfigError(
                 f"algorithms.{name}.{key} is unknown; options of {name} are {', '.join(chosen) or 'none'}"
             )
         chosen[key] = _of_type(chosen[key], value, f"algorithms.{name}.{key}")
     clip = {key: chosen.pop(f"clip_{key}") for key in preset.clip}
+    for key, lowest in {"low": 0.0, "high": 0.0, "dual": 1.0}.items():
+        if not lowest <= clip.get(key, lowest) < math.inf:
+            raise ConfigError(f"algorithms.{name}.clip_{key} = {clip[key]} is no clip; choose at least {lowest:g}")
     with _blamed_on(name):
         own = RiskLevels(**(levels if preset.risk is None else {key: chosen.pop(key) for key in levels}))
         estimator = preset.estimator(own, **chosen)
@@ -326,15 +333,17 @@ def build(name: str, options: Mapping[str, Any], settings: RiskSettings) -> Algo
 
 
 def check(name: str, options: Mapping[str, Any], settings: RiskSettings, questions: int, responses: int) -> None:
-    """Raise `ConfigError` unless the algorithm can be built and takes a batch of so many questions and responses each.
+    """Raise `ConfigError` unless the algorithm gives finite advantages to batches of so many questions and responses.
 
     So a bad option is an error before the first rollouts. Arguments as for `build`.
     """
     built = build(name, options, settings)
     with _blamed_on(name):
-        built.estimator(
-            torch.zeros(questions, responses), bundles.in_order(questions, responses, built.risk.bundle_size)
-        )
+        pairing = bundles.in_order(questions, responses, built.risk.bundle_size)
+        some_right = (torch.arange(questions)[:, None] % (responses + 1) > torch.arange(responses)).double()
+        for rewards in (torch.zeros_like(some_right), some_right, torch.ones_like(some_right)):
+            if not built.estimator(rewards, pairing).isfinite().all():
+                raise ConfigError(f"the options {dict(options)} make advantages that are not finite")
 
 
 NOT_OPTIONS = ("preset", "learning_rate", "matched_to")

@@ -23,9 +23,9 @@ from riskpo_study.evaluation import Interval, avg_at_k, pass_at_k
 from riskpo_study.records import BASE
 
 __all__ = [
-    "OVERALL", "Resampler", "at_equal_accuracy", "best", "block_means", "differences", "extremes", "final", "heading",
-    "holm", "measures", "monotonicity", "mover", "overlap", "quantile_curves", "ratio", "since_start", "smooth",
-    "solved", "summary", "tail_terms",
+    "OVERALL", "Resampler", "at_equal_accuracy", "at_steps", "best", "block_means", "differences", "extremes",
+    "final", "heading", "holm", "measures", "monotonicity", "mover", "overlap", "quantile_curves", "ratio",
+    "since_start", "smooth", "solved", "summary", "tail_terms",
 ]  # fmt: skip
 
 OVERALL = "all"
@@ -319,6 +319,8 @@ def _table(group: pd.DataFrame, metrics: Sequence[str]) -> tuple[Floats, dict[st
 
 def smooth(metrics: pd.DataFrame, window: int) -> pd.DataFrame:
     """Centred moving averages of all metrics over `window` steps of each run, fewer at its ends."""
+    if window < 1:
+        raise DataError(f"A moving average over {window} steps is none: choose at least 1.")
     parts = []
     for _, run in metrics.groupby(["algorithm", "seed"], sort=False):
         run = run.sort_values("step")
@@ -457,6 +459,14 @@ def _first_crossing(curve: Floats, target: Floats) -> Floats:
 
 
 # Quantile curves
+
+
+def at_steps(records: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
+    """The rows of these training steps; DataError for one that has none."""
+    found = sorted(map(int, records["step"].unique()))
+    if unknown := [step for step in steps if step not in found]:
+        raise DataError(f"There are no records of step {unknown[0]}: choose of {', '.join(map(str, found))}.")
+    return records[records["step"].isin(steps)]
 
 
 def quantile_curves(records: pd.DataFrame, quantity: str = "log_prob") -> pd.DataFrame:

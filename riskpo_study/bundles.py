@@ -39,6 +39,12 @@ def in_order(questions: int, responses: int, bundle_size: int) -> Tensor:
 
 def gather(values: Tensor, permutation: Tensor) -> Tensor:
     """Per-response values (Q, G) in bundle order (N, B, G)."""
+    groups, size, responses = permutation.shape
+    if values.shape != (groups * size, responses):
+        raise ConfigError(
+            f"values of shape {tuple(values.shape)} do not fit a permutation of shape {tuple(permutation.shape)}; "
+            f"give ({groups * size}, {responses})"
+        )
     return values.reshape(permutation.shape).gather(-1, permutation.to(values.device))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from riskpo_study import ablations, algorithms, published, tables
+from riskpo_study import ablations, algorithms, files, published, tables
 from riskpo_study import config as configuration
 from riskpo_study.config import Config, Risk
 from riskpo_study.errors import ConfigError, DataError
@@ -575,7 +575,7 @@ def read(config: Config) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     kinds: dict[str, str] = {"seeds": "str", "steps": "str", "questions": "Int64", "n": "Int64"}
-    frame = pd.read_csv(path, dtype=kinds)
+    frame = files.read_table(path, f"make it again (dvc repro claims@{config.profile})", ["claim", *kinds], dtype=kinds)
     texts = [column for column in frame if column not in ("value", "low", "high", "questions", "n")]
     return frame.assign(**{str(column): frame[column].fillna("") for column in texts})
 

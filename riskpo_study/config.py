@@ -83,6 +83,11 @@ class Runs(Section):
     def check(self) -> None:
         for name in ("algorithms", "seeds", "further_algorithms", "further_seeds", "ablations"):
             _require_distinct(f"runs.{name}", getattr(self, name))
+        if bool(self.further_algorithms) != bool(self.further_seeds):
+            raise ConfigError(
+                f"runs.further_algorithms = {list(self.further_algorithms)} and runs.further_seeds = "
+                f"{list(self.further_seeds)}: give both or neither."
+            )
         repeated = [run for run in self._further if run in self._main]
         if repeated:
             raise ConfigError("runs: {}-{} is among the further runs as well.".format(*repeated[0]))
@@ -208,10 +213,15 @@ class Tuning(Section):
                     f"tuning.own.{name} has {len(candidates)} candidates, tuning.candidates {len(self.candidates)}: "
                     "give every algorithm equally many, or one is tuned better than the others."
                 )
-        for candidate in (*self.candidates, *(one for own in self.own.values() for one in own)):
-            if "learning_rate" not in candidate:
-                raise ConfigError(f"The tuning candidate {dict(candidate)} has no learning_rate: give it one.")
-            _checked("learning_rate of a tuning candidate", candidate["learning_rate"], Positive)
+        for candidates in (self.candidates, *self.own.values()):
+            _require_distinct("tuning", [dict(candidate) for candidate in candidates])
+            for candidate in candidates:
+                if "learning_rate" not in candidate:
+                    raise ConfigError(f"The tuning candidate {dict(candidate)} has no learning_rate: give it one.")
+                _checked("learning_rate of a tuning candidate", candidate["learning_rate"], Positive)
+                for key in ("preset", "matched_to"):
+                    if key in candidate:
+                        raise ConfigError(f"The tuning candidate {dict(candidate)} has {key}: only options are tried.")
 
     def of(self, algorithm: str) -> tuple[Mapping[str, Any], ...]:
         """The candidates of an algorithm: options to train it with."""
@@ -285,17 +295,22 @@ class Config:
                 raise ConfigError(f"tuning.own.{name} is of no algorithm of the configuration.")
         for name in self.runs.names:
             if name not in self.algorithms:
-                algorithms.check_known(name)
+                try:
+                    algorithms.check_known(name)
+                except ConfigError as error:
+                    raise ConfigError(f"runs: {error}") from error
                 raise ConfigError(f"runs lists {name}: give its options as algorithms.{name}, {{}} for none.")
         for name, options in self.algorithms.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "base":
+                raise ConfigError(f"algorithms.{name} names files and stages: use a-z, 0-9 and _, and not base.")
             batch = self.train.questions, self.train.responses
             algorithms.check(name, options, self.risk, *batch)
             if "learning_rate" in options:
                 _checked(f"algorithms.{name}.learning_rate", options["learning_rate"], Positive)
             matched = options.get("matched_to")
-            if matched is not None and matched not in self.algorithms:
+            if matched is not None and (not isinstance(matched, str) or matched not in self.algorithms):
                 raise ConfigError(f"algorithms.{name}.matched_to = {matched!r} is no algorithm of the configuration.")
-            for candidate in self.tuning.of(name) if name in self.runs.algorithms else ():
+            for candidate in self.tuning.of(name) if name in {*self.runs.algorithms, *self.tuning.own} else ():
                 algorithms.check(name, {**options, **candidate}, self.risk, *batch)
             if name not in self.runs.names:
                 continue
@@ -415,7 +430,10 @@ def _checked(path: str, value: Any, kind: Any) -> Any:
     if kind is Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{path} has {len(str(value))} digits: give a smaller number.") from error
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ConfigError(f"{path} = {value!r} must be {_NAMES.get(kind, kind.__name__)}{_remedy(value, kind)}.")
     if kind is float and not math.isfinite(value):
@@ -433,7 +451,7 @@ def _remedy(value: Any, kind: type) -> str:
     if kind is not float or not isinstance(value, str):
         return ""
     try:
-        return f"; in YAML write it as {float(value)!r}" if "e" not in value.lower() else "; YAML needs a dot: 1.0e-3"
+        return f"; in YAML write it without quotes, with a dot and a signed exponent: {float(value):.1e}"
     except ValueError:
         return ""
 

@@ -1,16 +1,18 @@
-"""Writing files so that a kill at any moment leaves the old content or the new, never half of it."""
+"""Files written so that a kill at any moment leaves the old content or the new, and read with an error that helps."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from safetensors import SafetensorError
 
-from riskpo_study.errors import RunError
+from riskpo_study.errors import DataError, RunError
 
 
 @contextmanager
@@ -36,6 +38,21 @@ def atomic(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         remove(temporary)
+
+
+def read_table(path: Path, remedy: str, columns: Collection[str] = (), **options: Any) -> pd.DataFrame:
+    """A CSV or parquet file with at least these columns; options are pandas'.
+
+    Raises:
+        DataError: naming the path and the remedy, where it cannot be read or lacks a column.
+    """
+    try:
+        frame = pd.read_parquet(path, **options) if path.suffix == ".parquet" else pd.read_csv(path, **options)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({str(error).partition('. ')[0]}): {remedy}.") from error
+    if lacking := [column for column in columns if column not in frame]:
+        raise DataError(f"{path} has no column {', '.join(lacking)}: {remedy}.")
+    return frame
 
 
 def remove(path: Path) -> None:

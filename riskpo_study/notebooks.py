@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError
 
-__all__ = ["check_algorithm", "check_parameters"]
+__all__ = ["check_parameters", "chosen_reference"]
 
 _INJECTED = "# Parameters\n"  # how the cell begins that papermill adds
 
@@ -28,11 +28,18 @@ def check_parameters(*known: str, history: Sequence[str] | None = None) -> None:
             raise ConfigError(f"this notebook has no parameter {name}; choose of {', '.join(known)}")
 
 
-def check_algorithm(settings: Config, **parameters: str) -> None:
-    """Raise ConfigError where a parameter names no algorithm of the configuration."""
-    for parameter, name in parameters.items():
-        if name not in settings.algorithms:
-            raise ConfigError(f"{parameter} = {name!r} is no algorithm; choose of {', '.join(settings.algorithms)}")
+def chosen_reference(settings: Config, reference: str, preferred: str) -> str:
+    """The parameter `reference`; where it is empty `preferred`, or the first algorithm where that has no runs.
+
+    Raises:
+        ConfigError: for a reference without runs.
+    """
+    trained = settings.runs.names
+    if reference and reference not in trained:
+        raise ConfigError(
+            f"reference = {reference!r} has no runs in profile {settings.profile}; choose of {', '.join(trained)}"
+        )
+    return reference or (preferred if preferred in trained else trained[0])
 
 
 def _assigned(source: str) -> Iterator[str]:

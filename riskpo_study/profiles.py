@@ -36,6 +36,8 @@ def compose(profile: str, output: Path, overrides: list[str] | None = None) -> c
     conf = output.resolve().parent / "conf"
     if profile not in available(conf):
         raise ConfigError(f"Unknown profile {profile!r}; known: {', '.join(available(conf))}.")
+    if any(override.startswith("profile=") for override in overrides or []):
+        raise ConfigError(f"Two profiles, {profile} and one among {' '.join(overrides or [])}: give one.")
     try:
         with initialize_config_dir(str(conf), version_base=None):
             composed = hydra_compose("config", overrides=[f"profile={profile}", *(overrides or [])])

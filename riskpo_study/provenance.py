@@ -15,6 +15,7 @@ import pandas as pd
 
 from riskpo_study import files, runs
 from riskpo_study.config import Config
+from riskpo_study.errors import DataError
 
 __all__ = ["as_table", "gather", "read"]
 
@@ -42,7 +43,10 @@ def read(config: Config) -> dict[str, Any] | None:
     path = config.results / "provenance.json"
     if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): restore it (git checkout).") from error
     return found
 
 

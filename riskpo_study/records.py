@@ -25,6 +25,16 @@ BASE = "base"
 """The algorithm by whose name the records of the base model go; its seed is −1."""
 
 Record = Literal["metrics", "evaluations", "counts", "quantile_logprob"]
+_QUESTION = ("algorithm", "seed", "step", "question_id")
+_KEYS: dict[Record, tuple[str, ...]] = {
+    "metrics": ("algorithm", "seed", "step"),
+    "evaluations": _QUESTION,
+    "counts": _QUESTION,
+    "quantile_logprob": ("algorithm", "seed", "step", "level"),
+}
+_ANSWERS = ("difficulty", "n", "correct", "entropy")
+_COLUMNS: dict[Record, tuple[str, ...]] = {"evaluations": _ANSWERS, "counts": _ANSWERS}
+_REMEDY = "restore it (git checkout), or make it again (dvc repro records)"
 OF_BASE: tuple[Record, ...] = ("counts", "quantile_logprob")
 
 
@@ -46,7 +56,8 @@ def collect(results: Path, config: Config) -> list[str]:
     absent: dict[str, None] = {}
     for record in get_args(Record):
         path = results / "records" / f"{record}.parquet"
-        before = pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=["algorithm", "seed"])
+        keys = ["algorithm", "seed"]
+        before = files.read_table(path, _REMEDY, keys) if path.is_file() else pd.DataFrame(columns=keys)
         runs = [(BASE, -1, results / "base")] if record in OF_BASE else []
         runs += [(a, s, results / "runs" / f"{a}-{s}") for a, s in config.runs.all]
         frames = []
@@ -87,17 +98,22 @@ def read(
     if not path.is_file():
         raise DataError(f"{results.name} has no records/{path.name}: make the records first (dvc repro).")
     wanted = {*_runs(config, algorithms), *([(BASE, -1)] if base else [])}
-    frame = pd.read_parquet(path)
+    keys = list(_KEYS[record])
+    frame = files.read_table(path, _REMEDY, [*keys, *_COLUMNS.get(record, ())])
+    if frame.duplicated(keys).any():
+        raise DataError(f"{path} has rows of the same {', '.join(keys)}: {_REMEDY}.")
     chosen = [run in wanted for run in zip(frame["algorithm"], frame["seed"], strict=True)]
     if not any(chosen):
-        raise DataError(f"records/{path.name} of {results.name} has none of the runs of params.yaml: use dvc repro.")
+        asked = f"the runs of {', '.join(algorithms)}" if algorithms is not None else "the runs of params.yaml"
+        raise DataError(f"records/{path.name} of {results.name} has none of {asked}: use dvc repro.")
     return frame[chosen].reset_index(drop=True)
 
 
 def missing(results: Path, record: Record, config: Config, algorithms: Sequence[str] | None = None) -> list[str]:
     """The runs that have no such record, as `algorithm-seed`; arguments as `read`'s."""
     path = results / "records" / f"{record}.parquet"
-    frame = pd.read_parquet(path, columns=["algorithm", "seed"]) if path.is_file() else pd.DataFrame()
+    keys = ["algorithm", "seed"]
+    frame = files.read_table(path, _REMEDY, keys)[keys] if path.is_file() else pd.DataFrame()
     found = set(frame.itertuples(index=False, name=None))
     return [f"{algorithm}-{seed}" for algorithm, seed in _runs(config, algorithms) if (algorithm, seed) not in found]
 

@@ -374,11 +374,15 @@ def _introduction(study: Study) -> str:
     config = study.config
     runs, confidence = config.runs, 100 * config.evaluation.confidence
     text = (
-        f"Profile `{config.profile}`: {len(runs.algorithms)} algorithms, at least {len(runs.seeds)} seeds each, "
+        f"Profile `{config.profile}`: {len(runs.algorithms)} algorithms, {len(runs.seeds)} seeds each or more, "
         f"{config.train.steps} training steps. Brackets hold {confidence:g}% bootstrap intervals; a difference is "
         "called higher or lower only where its interval leaves out 0. With few seeds the intervals understate how "
         "much another training would differ; sentences are not corrected for many comparisons, the tables' stars are."
     )
+    if unmade := [
+        section.notebook for section in SECTIONS if _expected(section, config) and not _made(section, config)
+    ]:
+        text += f" **Not made yet** (`dvc repro`): {', '.join(dict.fromkeys(unmade))}."
     absent = records.missing(config.results, "counts", config, runs.names)
     if not absent:
         return text
@@ -386,7 +390,13 @@ def _introduction(study: Study) -> str:
     for algorithm, _, seed in (run.rpartition("-") for run in absent):
         seeds.setdefault(algorithm, []).append(seed)
     listed = "; ".join(f"{algorithm} {', '.join(missing)}" for algorithm, missing in seeds.items())
-    return f"{text} **{len(absent)} of {len(runs.all)} runs are missing** (seeds): {listed}."
+    return f"{text} **Missing: {len(absent)} of {len(runs.all)} runs** (seeds): {listed}."
+
+
+def _expected(section: Section, config: Config) -> bool:
+    """Whether the profile makes it: an ablation only where it is asked for."""
+    stage, _, family = section.stage.partition("-")
+    return stage != "ablation" or family in config.runs.ablations
 
 
 def _made(section: Section, config: Config) -> list[Figure]:

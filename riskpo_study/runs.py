@@ -79,9 +79,10 @@ class RunFolder:
                     f"{self.path} holds another run: {'; '.join(found[:3])}. Choose another folder, or "
                     "existing='replace' to start over in this one"
                 )
-            self._clear()
             manifest = None
-        self.finished = manifest is not None and manifest["status"] == "finished" and self._has_records()
+        if manifest is None:
+            self._clear()  # also of a run whose manifest is lost: nobody knows what its checkpoints belong to
+        self.finished = manifest is not None and manifest.get("status") == "finished" and self._has_records()
         if not self.finished:
             self._manifest = (manifest or {"identity": self.identity, **_environment(), "wall_seconds": 0.0}) | {
                 "status": "running"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from riskpo_study import algorithms, tuning
+from riskpo_study import algorithms, files, tuning
 from riskpo_study.analysis import OVERALL, heading
 from riskpo_study.config import Config
 from riskpo_study.records import BASE
@@ -241,7 +241,7 @@ def read(path: Path) -> pd.DataFrame | None:
     """A table that `save` wrote; None where there is none."""
     if not path.is_file():
         return None
-    return pd.read_csv(path, dtype={"difficulty": str, "seeds": str})
+    return files.read_table(path, "make it again (dvc repro)", dtype={"difficulty": str, "seeds": str})
 
 
 def read_parts(path: Path) -> tuple[str, dict[str, pd.DataFrame]]:

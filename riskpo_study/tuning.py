@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from riskpo_study import files
 from riskpo_study.algorithms import preset_name
 from riskpo_study.config import Config
 from riskpo_study.errors import DataError
@@ -38,7 +39,9 @@ def outcomes(config: Config, algorithm: str) -> pd.DataFrame:
             f"{algorithm} of {config.profile} has not been tuned yet: run notebooks/07_tuning.ipynb for it first "
             f"(dvc repro tune@{config.profile}-{algorithm})"
         )
-    return pd.read_csv(file, dtype={"options": "str", "failure": "str"}).fillna({"options": "", "failure": ""})
+    texts = {"options": "str", "failure": "str"}
+    remedy = f"make it again (dvc repro tune@{config.profile}-{algorithm})"
+    return files.read_table(file, remedy, ("learning_rate", "chosen"), dtype=texts).fillna(dict.fromkeys(texts, ""))
 
 
 def applied(config: Config, *names: str) -> Config:

@@ -36,9 +36,10 @@ def tune(config: Config, algorithm: str, base_model: Path) -> pd.DataFrame:
         rows = [_described(candidates[0]) | {"chosen": True}]
     else:
         tried = [_described(one) | _tried(config, algorithm, one, base_model, folder) for one in candidates]
-        if all(one["failure"] for one in tried):
+        trained = [index for index, one in enumerate(tried) if not one["failure"]]
+        if not trained:
             raise RunError(f"No candidate of {algorithm} could be trained; the last one: {tried[-1]['failure']}.")
-        best = max(range(len(tried)), key=lambda index: tried[index]["accuracy"])
+        best = max(trained, key=lambda index: tried[index]["accuracy"])
         rows = [row | {"chosen": index == best} for index, row in enumerate(tried)]
     table = pd.DataFrame(rows)
     table.insert(0, "algorithm", algorithm)

@@ -187,6 +187,15 @@ def test_smoothing_averages_around_each_step_within_a_run() -> None:
     assert (smoothed.loc[smoothed["algorithm"] == "grpo", "x"] == 1.0).all()
 
 
+def test_what_was_not_recorded_is_named() -> None:
+    runs = steps("grpo", {"x": [1.0, 2.0]})
+    assert analysis.at_steps(runs, [2])["x"].tolist() == [2.0]
+    with pytest.raises(DataError, match="no records of step 999: choose of 1, 2"):
+        analysis.at_steps(runs, [1, 999])
+    with pytest.raises(DataError, match="over 0 steps"):
+        analysis.smooth(runs, 0)
+
+
 def test_tail_terms_weigh_the_lower_tail_with_omega() -> None:
     nan = float("nan")
     terms = {"covariance/lower": [1.0, -4.0, nan], "covariance/upper": [1.0, 1.0, 1.0]}

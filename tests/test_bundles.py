@@ -22,6 +22,15 @@ def draw(n: int, b: int, g: int, seed: int) -> tuple[Tensor, Tensor]:
     return values, bundles.permutations(n * b, g, b, generator)
 
 
+def test_values_of_another_shape_are_refused_not_mixed() -> None:
+    """(6, 4) has as many values as the (4, 6) that the permutation is of."""
+    _, permutation = draw(2, 2, 6, 0)
+    with pytest.raises(
+        ConfigError, match=r"shape \(6, 4\) do not fit a permutation of shape \(2, 2, 6\); give \(4, 6\)"
+    ):
+        bundles.scores(torch.ones(6, 4), permutation)
+
+
 @given(shapes)
 def test_scores_equal_a_loop(shape) -> None:
     n, b, g, _ = shape

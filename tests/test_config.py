@@ -68,7 +68,10 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         (
             "train.learning_rate",
             "1e-3",
-            "train.learning_rate = '1e-3' must be a number; YAML needs a dot: 1.0e-3.",
+            (
+                "train.learning_rate = '1e-3' must be a number; in YAML write it without quotes, with a dot and a "
+                "signed exponent: 1.0e-03."
+            ),
         ),
         ("train.learning_rate", "fast", "train.learning_rate = 'fast' must be a number."),
         ("train.learning_rate", 0, "train.learning_rate = 0.0 must be greater than 0."),
@@ -159,6 +162,23 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             {"riskop": [{"learning_rate": 1e-3}]},
             "tuning.own.riskop is of no algorithm of the configuration.",
         ),
+        (
+            "runs.further_algorithms",
+            ["dapo"],
+            "runs.further_algorithms = ['dapo'] and runs.further_seeds = []: give both or neither.",
+        ),
+        (
+            "tuning.candidates",
+            [{"learning_rate": 1e-3, "preset": "riskpo"}],
+            "The tuning candidate {'learning_rate': 0.001, 'preset': 'riskpo'} has preset: only options are tried.",
+        ),
+        ("tuning.candidates", [{"learning_rate": 1e-3}] * 2, "tuning lists {'learning_rate': 0.001} twice."),
+        (
+            "algorithms.a/b",
+            {"preset": "grpo"},
+            "algorithms.a/b names files and stages: use a-z, 0-9 and _, and not base.",
+        ),
+        ("risk.omega", 10**400, "risk.omega has 401 digits: give a smaller number."),
         ("runs.further_seeds", 3, "runs.further_seeds = 3 must be a list of at least one value."),
         ("task.name", "chess", "task.name = 'chess' is not implemented; known tasks: countdown."),
         ("task.numbers", [3, 6], "task.numbers[1] = 6 must be between 2 and 5."),
@@ -185,6 +205,15 @@ def test_bad_value_is_refused_by_name(shipped: dict[str, Any], path: str, value:
     [
         ("riskpo", {"baseline": "nope"}),
         ("riskpo", {"bundling": "nope"}),
+        ("riskpo", {"step": -0.1}),
+        ("riskpo", {"tracker": "histogram", "decay": 2.0}),
+        ("riskpo_released", {"omega": 3.5}),
+        ("grpo", {"clip_low": -1.0}),
+        ("riskpo_released", {"clip_dual": 0.0}),
+        ("entropic", {"beta": 0.0}),
+        ("focal", {"gamma": -1.0}),
+        ("base", {"preset": "grpo"}),
+        ("mine", {"preset": "riskpo", "matched_to": ["grpo"]}),
         ("pass_at_k", {"k": 20}),
         ("mvar_accuracy", {"utility": "nope"}),
         ("mine", {"preset": "nope"}),

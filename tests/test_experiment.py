@@ -221,3 +221,13 @@ def test_checkpoint_state_holds_the_tracker(settings, base_model, tmp_path, monk
     estimator = algorithms.build("riskpo", {}, settings.risk).estimator
     estimator.load_state_dict(state["estimator"])
     assert len(estimator.tracker.values) == 2 and state["steps_done"] == metrics.step.max() == 6
+
+
+def test_a_run_whose_manifest_is_lost_starts_over(tmp_path):
+    """Nobody knows any more what its checkpoints belong to."""
+    runs.RunFolder(tmp_path / "run", {"seed": 0})
+    (tmp_path / "run" / "checkpoints" / "step-000050").mkdir(parents=True)
+    (tmp_path / "run" / "manifest.json").write_text('{"identity": {"se')
+    with pytest.warns(UserWarning, match=r"manifest.json is damaged .*; the run starts over"):
+        runs.RunFolder(tmp_path / "run", {"seed": 1})
+    assert not (tmp_path / "run" / "checkpoints").exists()

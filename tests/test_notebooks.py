@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from riskpo_study import config
 from riskpo_study.errors import ConfigError
-from riskpo_study.notebooks import check_algorithm, check_parameters
+from riskpo_study.notebooks import check_parameters, chosen_reference
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -106,11 +107,13 @@ def test_check_names_the_unknown_parameter_and_the_known() -> None:
     check_parameters("seed")  # outside of IPython there is nothing to check
 
 
-def test_check_names_the_unknown_algorithm_and_the_known() -> None:
+def test_reference_must_have_runs_and_is_chosen_where_none_is_named() -> None:
     settings = config.load(ROOT / "params.yaml")
-    check_algorithm(settings, reference="grpo")
-    with pytest.raises(ConfigError, match=r"reference = 'gropo' is no algorithm; choose of grpo, dr_grpo"):
-        check_algorithm(settings, reference="gropo")
+    settings = replace(settings, profile="test", runs=config.Runs(("dapo", "riskpo"), (0,)))
+    assert [chosen_reference(settings, "", preferred) for preferred in ("riskpo", "grpo")] == ["riskpo", "dapo"]
+    assert chosen_reference(settings, "riskpo", "dapo") == "riskpo"
+    with pytest.raises(ConfigError, match="reference = 'rloo' has no runs in profile test; choose of dapo, riskpo"):
+        chosen_reference(settings, "rloo", "dapo")
 
 
 @pytest.fixture

@@ -26,14 +26,16 @@ def results(study: config.Config, tmp_path: Path) -> Path:
     for folder in [*runs, "base"]:
         (tmp_path / folder).mkdir(parents=True)
         for record in get_args(records.Record):
-            pd.DataFrame({"step": [1, 2], "of": folder}).to_parquet(tmp_path / folder / f"{record}.parquet")
+            rows = {"step": [1, 2], "of": folder, "question_id": "a", "level": 0.5}
+            answers = {"difficulty": 3, "n": 8, "correct": 4, "entropy": 0.5}
+            pd.DataFrame(rows | answers).to_parquet(tmp_path / folder / f"{record}.parquet")
     records.collect(tmp_path, study)
     return tmp_path
 
 
 def test_every_run_is_there_in_the_order_of_the_configuration(results: Path, study: config.Config) -> None:
     metrics = records.read(results, "metrics", study)
-    assert list(metrics.columns) == ["algorithm", "seed", "step", "of"]
+    assert list(metrics.columns)[:4] == ["algorithm", "seed", "step", "of"]
     assert list(metrics["of"]) == [f"runs/{a}-{s}" for a in ("riskpo", "grpo") for s in (0, 1) for _ in range(2)]
     assert (metrics["of"] == "runs/" + metrics["algorithm"] + "-" + metrics["seed"].astype(str)).all()
 
@@ -94,3 +96,19 @@ def test_a_study_can_be_looked_at_before_it_is_finished(results: Path, study: co
     assert records.missing(results, "counts", more, ["dapo"]) == ["dapo-7"]
     with pytest.raises(DataError, match="has no run with metrics.parquet: train first"):
         records.collect(tmp_path / "empty", study)
+
+
+def test_damaged_records_are_named_with_a_remedy(results: Path, study: config.Config) -> None:
+    path = results / "records" / "counts.parquet"
+    frame = pd.read_parquet(path)
+    for damaged, message in (
+        (frame.drop(columns="correct"), r"counts.parquet has no column correct: restore it \(git checkout\)"),
+        (pd.concat([frame, frame.iloc[:1]]), "counts.parquet has rows of the same algorithm, seed, step, question_id"),
+    ):
+        damaged.to_parquet(path)
+        with pytest.raises(DataError, match=message):
+            records.read(results, "counts", study)
+    path.write_bytes(path.read_bytes()[:50])
+    for reading in (records.read, records.missing):
+        with pytest.raises(DataError, match=r"counts.parquet cannot be read \(.*\): restore it"):
+            reading(results, "counts", study)

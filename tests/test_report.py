@@ -163,7 +163,7 @@ def test_missing_runs_are_named(study: Config) -> None:
     with mpl.rc_context():
         run("06_passk")
     text = report.as_markdown(report.compose(study))
-    assert "**1 of 4 runs are missing** (seeds): riskpo 1." in text
+    assert "**Missing: 1 of 4 runs** (seeds): riskpo 1." in text
     assert "missing: riskpo-1" in (study.results / "tables" / "06_passk" / "passk.md").read_text()
     gaps = tables.read(study.results / "tables" / "06_passk" / "differences.csv")
     assert gaps is not None

@@ -124,6 +124,22 @@ def test_what_is_not_tuned_yet_stays_as_it_is(single: config.Config, tmp_path: P
     assert found["riskpo_omega_0"] == {"learning_rate": 5e-4, "preset": "riskpo", "omega": 0.0}
 
 
+def test_a_candidate_that_fails_is_not_chosen_over_one_that_gets_nothing_right(
+    study: config.Config, base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_updates(monkeypatch, 1e-3)
+    table = tuning_runs.tune(study, "grpo", base_model)
+    assert table["accuracy"].tolist() == [0.0, 0.0] and table["chosen"].tolist() == [False, True]
+
+
+def test_damaged_outcomes_are_named_with_a_remedy(study: config.Config) -> None:
+    path = tuning.path(study, "grpo")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(DataError, match=r"grpo.csv cannot be read .* \(dvc repro tune@test-grpo\)"):
+        tuning.outcomes(study, "grpo")
+
+
 def test_an_untuned_algorithm_is_named(study: config.Config) -> None:
     with pytest.raises(DataError, match=r"grpo of test has not been tuned yet: .*dvc repro tune@test-grpo"):
         tuning.applied(study, "grpo")
