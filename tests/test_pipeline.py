@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -247,16 +248,16 @@ def test_committed_results_come_from_the_committed_code(tmp_path: Path) -> None:
         "\n"
     )
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    composed = cache(lambda profile: profiles.compose(profile, tmp_path / "params.yaml").as_dict())
+    hashed = cache(lambda path: digest(ROOT / path))
+    held = cache(lambda path: any(file == path or file.startswith(f"{path}/") for file in in_git))
     stale = []
     for name, entry in locked.items():
-        profile = name.partition("@")[2].partition("-")[0]
-        composed = profiles.compose(profile, tmp_path / "params.yaml").as_dict()
         for item in [*entry.get("deps", []), *entry["outs"]]:
-            held = any(file == item["path"] or file.startswith(f"{item['path']}/") for file in in_git)
-            if held and digest(ROOT / item["path"]) != item["md5"]:
+            if held(item["path"]) and hashed(item["path"]) != item["md5"]:
                 stale.append(f"{name}: {item['path']}")
         for key, value in entry.get("params", {}).get("params.yaml", {}).items():
-            now: Any = composed
+            now: Any = composed(name.partition("@")[2].partition("-")[0])
             for part in key.split("."):
                 now = now[part]
             if now != value:

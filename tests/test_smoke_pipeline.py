@@ -26,7 +26,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True,
     )
     for name in listed.stdout.decode().rstrip("\0").split("\0"):
-        if (ROOT / name).exists():
+        # DVC would read and write the other profiles' entries of the lock file again and again.
+        if (ROOT / name).exists() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     _execute(folder, "git", "init", "-q")
@@ -103,5 +104,5 @@ def test_smoke_pipeline_from_parameters_to_report(copy: Path) -> None:
         shutil.rmtree(results / name)
     _execute(copy, "git", "add", "--force", "results/smoke")
     _commit(copy)
-    _make(copy, "figures", "PROFILE=smoke", "FIGURES=entropy passk claims report")
+    _make(copy, "figures", "PROFILE=smoke", "FIGURES=passk report")
     assert _execute(copy, "git", "status", "--porcelain") == ""
