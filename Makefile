@@ -9,7 +9,7 @@ PYTHON ?= python3# 3.11 or newer, makes .venv
 
 INSTALLED := .venv/.installed
 SIDE_BY_SIDE = xargs -P $(JOBS) -L 1 dvc --wait-for-lock repro --quiet --single-item $(REPRO)
-FIGURES := quickstart entropy quantile_logprob passk risk_profiles ablation theory claims compare report
+FIGURES := quickstart entropy quantile_logprob passk risk_profiles ablation tasks theory claims compare report
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # Stopped at any moment, it goes on from the checkpoints when called again.
@@ -25,12 +25,14 @@ side_by_side:
 	dvc stage list --name-only | sed -n '/^tune@/p; /^evaluate_base@/p; /^quickstart@/p' | $(SIDE_BY_SIDE)
 	dvc stage list --name-only | sed -n 's/^train\(_further\)\?@\(.*\)/& evaluate\1@\2/p' | $(SIDE_BY_SIDE)
 	dvc repro --single-item $(REPRO) records
-	dvc stage list --name-only | grep -E '^(theory|passk|entropy|quantile_logprob|risk_profiles|ablation|claims)@' | $(SIDE_BY_SIDE)
+	dvc stage list --name-only | grep -E '^(theory|passk|entropy|quantile_logprob|risk_profiles|ablation|tasks|claims)@' | $(SIDE_BY_SIDE)
 
 smoke: ## The whole pipeline with everything tiny, in a few minutes
 	$(MAKE) repro PROFILE=smoke
 
-study: ## The whole study: all algorithms equally tuned, ablations; hours
+study: ## The whole study: all algorithms equally tuned, ablations, other tasks; hours
+	$(MAKE) repro PROFILE=study_large_numbers
+	$(MAKE) repro PROFILE=study_small_numbers
 	$(MAKE) repro PROFILE=study
 
 continue: ## Run of PROFILE only what the committed records lack, in a clone without its models and rollouts

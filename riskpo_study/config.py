@@ -79,9 +79,10 @@ class Runs(Section):
     further_algorithms: Annotated[tuple[str, ...], MAY_BE_EMPTY] = ()
     further_seeds: Annotated[tuple[Whole, ...], MAY_BE_EMPTY] = ()
     ablations: Annotated[tuple[str, ...], MAY_BE_EMPTY] = ()
+    tasks: Annotated[tuple[str, ...], MAY_BE_EMPTY] = ()
 
     def check(self) -> None:
-        for name in ("algorithms", "seeds", "further_algorithms", "further_seeds", "ablations"):
+        for name in ("algorithms", "seeds", "further_algorithms", "further_seeds", "ablations", "tasks"):
             _require_distinct(f"runs.{name}", getattr(self, name))
         if bool(self.further_algorithms) != bool(self.further_seeds):
             raise ConfigError(
@@ -288,6 +289,8 @@ class Config:
             )
         for name in self.runs.ablations:
             ablations.family(name)
+        if self.profile in self.runs.tasks:
+            raise ConfigError(f"runs.tasks lists {self.profile}, this profile itself: list profiles of other tasks.")
         if any(seed == self.tuning.seed for _, seed in self.runs.all):
             raise ConfigError(f"tuning.seed = {self.tuning.seed} is the seed of a run: tune with another.")
         for name in self.tuning.own:

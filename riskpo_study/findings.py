@@ -120,6 +120,19 @@ def compared(path: str) -> Finding:
     return finding
 
 
+def carried_over(task: str) -> Finding:
+    """Of the differences on another task."""
+
+    def finding(study: Study) -> str:
+        table = study.table(f"11_tasks/{task}/differences")
+        if table.empty:
+            return "There is nothing to compare."
+        parts = (f"{metric}, {study.verdict(rows, 100, 1)}" for metric, rows in table.groupby("metric", sort=False))
+        return f"Minus {study.name(table['reference'].iloc[0])}, in percentage points: {'. '.join(parts)}."
+
+    return finding
+
+
 def learning_curves(study: Study) -> str:
     table = study.table("06_passk/learning_curves")
     last = _of(table[table["step"] == table["step"].max()])

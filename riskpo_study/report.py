@@ -241,7 +241,24 @@ SECTIONS = (
         "theorem_2": None,
     }),
 )  # fmt: skip
-"""In the order of the report."""
+"""In the order of the report, but for other tasks."""
+
+
+def sections(config: Config) -> list[Section]:
+    """Those of every profile, then one for each other task of this one."""
+    return [*SECTIONS, *(_task(name) for name in config.runs.tasks)]
+
+
+def _task(name: str) -> Section:
+    """Of a profile whose results are set beside these."""
+    return Section(f"11_tasks/{name}", f"tasks-{name}", f"Another task: {name}", (
+        Figure(
+            "differences", "Minus the reference, here and there",
+            "Differences on all questions of the other task (here) and of this profile's own, paired by seed and "
+            "question.",
+            findings.carried_over(name),
+        ),
+    ), {"passk": 1, "differences": 1})  # fmt: skip
 
 
 # Composition
@@ -287,12 +304,12 @@ def compose(config: Config) -> list[Block]:
     """
     study = Study(config)
     body: list[Block] = []
-    for section in SECTIONS:
+    for section in sections(config):
         found = list(_section(section, study))
         body += [Heading(2, section.title), *found] if found else []
     if not body:
         raise DataError(f"{config.profile} has no figures and tables yet: make them first (dvc repro).")
-    made = [figure for section in SECTIONS for figure in _made(section, config)]
+    made = [figure for section in sections(config) for figure in _made(section, config)]
     points = tuple(f"**{one.title}.** {one.finding(study)}" for one in made if one.headline and one.finding)
     title = Heading(1, f"RiskPO against the GRPO family: {config.profile}")
     opening: list[Block] = [title, Text(_introduction(study)), *([Points(points)] if points else [])]
@@ -380,7 +397,7 @@ def _introduction(study: Study) -> str:
         "much another training would differ; sentences are not corrected for many comparisons, the tables' stars are."
     )
     if unmade := [
-        section.notebook for section in SECTIONS if _expected(section, config) and not _made(section, config)
+        section.notebook for section in sections(config) if _expected(section, config) and not _made(section, config)
     ]:
         text += f" **Not made yet** (`dvc repro`): {', '.join(dict.fromkeys(unmade))}."
     absent = records.missing(config.results, "counts", config, runs.names)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from riskpo_study import config, profiles
+from riskpo_study import config, profiles, tuning
 from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.errors import ConfigError
 
@@ -317,7 +319,7 @@ def test_compose_writes_the_bytes_of_dvc(project: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "Unknown profile 'nope'; known: paper, quick, smoke, study."),
+        (["nope"], "Unknown profile 'nope'; known: paper, quick, smoke, study, study_large_numbers, "),
         (["quick", "train.stepz=3"], "Cannot compose profile 'quick': "),
         (["quick", "train.steps=0"], "Profile 'quick': train.steps = 0 must be at least 1."),
     ],
@@ -369,3 +371,20 @@ def test_a_variant_needs_a_tuned_preset(shipped: dict[str, Any]) -> None:
     values = changed(values, "tuning.candidates", [{"learning_rate": 1e-5}, {"learning_rate": 1e-4}])
     with pytest.raises(ConfigError, match=r"runs.algorithms lists other, a variant that takes what grpo chose"):
         config.from_mapping(values)
+
+
+def test_a_profile_is_no_other_task_of_its_own() -> None:
+    settings = replace(config.load(ROOT / "params.yaml"), profile="test")
+    with pytest.raises(ConfigError, match="runs.tasks lists test, this profile itself"):
+        replace(settings, runs=replace(settings.runs, tasks=("test",)))
+
+
+def test_other_tasks_take_the_options_that_the_study_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(CONF, tmp_path / "conf")
+    monkeypatch.chdir(ROOT)
+    study = tuning.so_far(profiles.compose("study", tmp_path / "params.yaml"))
+    assert study.runs.tasks
+    for name in study.runs.tasks:
+        other = profiles.compose(name, tmp_path / "params.yaml")
+        for algorithm in other.runs.algorithms:
+            assert other.algorithms[algorithm] == study.algorithms[algorithm]

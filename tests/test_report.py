@@ -41,13 +41,22 @@ def project(folder: Path) -> Path:
     return folder
 
 
-def run(*names: str) -> None:
-    """Execute the code cells of notebooks in the working directory."""
+def run(*names: str, **parameters: str) -> None:
+    """Execute the code cells of notebooks in the working directory, the first of them with other `parameters`."""
     for name in names:
         cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
-        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-        exec(compile(code, name, "exec"), {"__name__": name})
+        defaults, *code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        given = [f"{parameter} = {value!r}" for parameter, value in parameters.items()]
+        exec(compile("\n".join([defaults, *given, *code]), name, "exec"), {"__name__": name})
         plt.close("all")
+
+
+def keep(settings: Config) -> None:
+    """Write records of the configured runs."""
+    for name, frame in records(settings).items():
+        path = settings.results / "records" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(path, index=False)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +65,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = project(tmp_path_factory.mktemp("project"))
     with pytest.MonkeyPatch.context() as patch, mpl.rc_context():
         patch.chdir(folder)
-        settings = config.load()
-        for name, frame in records(settings).items():
-            path = settings.results / "records" / f"{name}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            frame.to_parquet(path, index=False)
+        keep(config.load())
         run(*MADE)
     return folder
 
@@ -112,6 +117,33 @@ def test_tables_and_figures_come_out_the_same_again(study: Config) -> None:
     with mpl.rc_context():
         run("05_quantile_logprob")
     assert {path: path.read_bytes() for path in study.results.rglob("*") if path.is_file()} == before
+
+
+def test_another_task_is_set_beside_this_one(study: Config) -> None:
+    """Its own questions and fewer responses to each; of the algorithms those that both have."""
+    elsewhere = replace(
+        study,
+        profile="elsewhere",
+        runs=replace(study.runs, algorithms=("riskpo", "grpo")),
+        evaluation=replace(study.evaluation, samples=4, ks=(1, 2, 4)),
+    )
+    keep(elsewhere)
+    with mpl.rc_context():
+        run("11_tasks", task="elsewhere")
+    passk = tables.read(study.results / "tables" / "11_tasks" / "elsewhere" / "passk.csv")
+    gaps = tables.read(study.results / "tables" / "11_tasks" / "elsewhere" / "differences.csv")
+    assert passk is not None and gaps is not None
+    assert passk["metric"].unique().tolist() == ["Pass@1", "Pass@4"]
+    assert gaps["reference"].unique().tolist() == ["grpo"]
+    own = tables.read(study.results / "tables" / "06_passk" / "differences.csv")
+    assert own is not None
+    same = own[(own["difficulty"] == "all") & (own["metric"] == "Pass@1") & (own["algorithm"] == "riskpo")]
+    there = gaps[(gaps["metric"] == "Pass@1, in this profile") & (gaps["algorithm"] == "riskpo")]
+    assert there["value"].tolist() == same["value"].tolist()
+    page = report.as_markdown(report.compose(replace(study, runs=replace(study.runs, tasks=("elsewhere",)))))
+    assert "## Another task: elsewhere" in page
+    assert findings.carried_over("elsewhere")(Study(study)) in page
+    assert "`dvc repro --single-item tasks@test-elsewhere`" in page
 
 
 # The report
