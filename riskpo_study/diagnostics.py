@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from riskpo_study import bundles, risk
+from riskpo_study import bundles, risk, surrogates
 from riskpo_study.algorithms import RiskSettings
 
 Metrics = dict[str, float]
@@ -133,6 +133,17 @@ def update_metrics(entropies: Tensor, ratios: Tensor, clipped: Tensor, mask: Ten
         "ratio/max": ratios[mask].max().item(),
         "clip_ratio/low": masked_mean(clipped < 0, mask),
         "clip_ratio/high": masked_mean(clipped > 0, mask),
+    }
+
+
+def mismatch_metrics(log_probs: Tensor, sampled: Tensor, mask: Tensor) -> Metrics:
+    """How far the model that sampled is from the policy: all of shape (Q, G, T), in nats at tokens of `mask`."""
+    ours, theirs = log_probs[mask].double(), sampled[mask].double()
+    difference = (ours - theirs).abs()
+    return {
+        "mismatch/mean": difference.mean().item(),
+        "mismatch/max": difference.max().item(),
+        "mismatch/kl": surrogates.kl_k3(theirs, ours).mean().item(),
     }
 
 

@@ -10,10 +10,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from riskpo_study import algorithms, checkpoints, files, runs, seeds, tasks
+from riskpo_study import algorithms, checkpoints, files, rollouts, runs, seeds, tasks
 from riskpo_study.config import Config
 from riskpo_study.policy import Policy
-from riskpo_study.rollouts import TransformersEngine
 from riskpo_study.sampling import counts, sample_batches
 from riskpo_study.tasks.protocol import Question, Task
 from riskpo_study.trainer import Trainer
@@ -27,7 +26,7 @@ def run_identity(config: Config, algorithm: str, seed: int, base_model: Path) ->
     return {
         "algorithm": algorithm,
         "seed": seed,
-        **{section: plain[section] for section in ("task", "risk", "train")},
+        **{section: plain[section] for section in ("task", "risk", "train", "rollouts")},
         "options": plain["algorithms"].get(algorithm, {}),
         "base_model": files.digest(*sorted(base_model.glob("*.safetensors"))),
         "code": runs.code_digest(),
@@ -42,7 +41,7 @@ def train(
     A finished run is left as it is, an interrupted one continues; either needs the same identity (see `run_identity`).
 
     Args:
-        config: of which the sections task, risk, train and the algorithm's options are used.
+        config: of which the sections task, risk, train, rollouts and the algorithm's options are used.
         algorithm: a name of `algorithms.ALGORITHMS`, or of a variant in the configuration.
         base_model: folder of the model and tokenizer to start from.
         folder: the run's folder.
@@ -63,8 +62,9 @@ def train(
 
     found = checkpoints.latest(run.checkpoints)
     policy = Policy.load(base_model if found is None else found[0] / "model", settings.layout)
-    engine = TransformersEngine(policy)
-    trainer = Trainer(policy, reference, engine, task, built, settings, seed, run.path)
+    engine = rollouts.build(config.rollouts, policy, base_model)
+    cap = config.rollouts.importance_cap
+    trainer = Trainer(policy, reference, engine, task, built, settings, seed, run.path, cap)
     curve = first_questions(task, settings.curve_questions)
 
     def evaluate() -> None:

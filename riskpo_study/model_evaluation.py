@@ -9,13 +9,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from riskpo_study import files, seeds, tasks
+from riskpo_study import files, rollouts, seeds, tasks
 from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError, RunError
 from riskpo_study.evaluation import pass_at_k
 from riskpo_study.policy import Policy
 from riskpo_study.quantile_curve import quantile_curve
-from riskpo_study.rollouts import TransformersEngine
 from riskpo_study.sampling import counts, sample_batches
 from riskpo_study.tasks.protocol import Question
 
@@ -60,7 +59,7 @@ def evaluate(config: Config, models: Mapping[int, Path], folder: Path, seed: int
     with the model's step as the first column.
 
     Args:
-        config: of which the sections task, risk, evaluation and the sampling settings of train are used.
+        config: of which the sections task, risk, rollouts, evaluation and the sampling settings of train are used.
         models: folders of saved models by training step. The last answers each question `evaluation.samples`
             times, those before it at most 16 times.
         seed: of the responses, the bundles and the bootstrap.
@@ -108,7 +107,7 @@ def respond(
     policy = Policy.load(model, config.train.layout)
     batches = sample_batches(
         policy,
-        TransformersEngine(policy),
+        rollouts.build(config.rollouts, policy, model),
         tasks.build(config.task),
         questions,
         samples,

@@ -30,8 +30,8 @@ RECORDS = ("metrics", "evaluations", "rollouts", "timings")
 
 TRAINING_CODE = (
     "advantages", "algorithms", "bundles", "checkpoints", "diagnostics", "evaluation", "experiment", "log_probs",
-    "policy", "risk", "rollouts/engine", "rollouts/transformers_engine", "runs", "sampling", "seeds", "surrogates",
-    "tasks/countdown", "tasks/protocol", "trainer", "update",
+    "policy", "risk", "rollouts/engine", "rollouts/transformers_engine", "rollouts/vllm_engine", "runs", "sampling",
+    "seeds", "surrogates", "tasks/countdown", "tasks/protocol", "trainer", "update",
 )  # fmt: skip
 """Modules whose text decides what a run computes: a run is continued with the code that it began with."""
 

@@ -99,6 +99,15 @@ def kl_k3(log_probs: Tensor, reference: Tensor) -> Tensor:
     return log_ratio.exp() - log_ratio - 1
 
 
+def truncated_importance(log_probs: Tensor, sampled: Tensor, cap: float) -> Tensor:
+    """Importance weight of each token, min(π / μ, cap), of a policy π whose tokens another model μ has drawn.
+
+    Log-probabilities under π and under μ, same shape -> that shape. The truncation bounds the variance that tokens
+    bring in which μ gives less than π (truncated importance sampling, Ionides 2008).
+    """
+    return (log_probs - sampled).exp().clamp(max=cap)
+
+
 def token_weights(aggregation: str, mask: Tensor, longest: int, group: int) -> Tensor:
     """Weight of each token in the objective of one mini-batch: mask (R, T) -> (R, T).
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from riskpo_study import bundles, diagnostics, seeds
+from riskpo_study import bundles, diagnostics, seeds, surrogates
 from riskpo_study.advantages import overlong_penalty
 from riskpo_study.algorithms import Algorithm, RiskSettings
 from riskpo_study.config import Train
@@ -61,6 +61,7 @@ class Trainer:
         train: section of the configuration.
         seed: of all randomness of the run.
         folder: where a batch that produced a non-finite loss or gradient is written.
+        importance_cap: corrects for an engine that is not exact, see `surrogates.truncated_importance`; 0 does not.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class Trainer:
         train: Train,
         seed: int,
         folder: Path,
+        importance_cap: float = 0.0,
     ) -> None:
         self.policy, self.engine, self.task, self.algorithm = policy, engine, task, algorithm
         self.train, self.seed, self.folder = train, seed, folder
+        self.importance_cap = importance_cap
         self.updater = Updater(policy, reference, algorithm, train)
         self.steps_done = 0
         self.difficulties = sorted({question.difficulty for question in task.questions("held_out")})
@@ -93,15 +96,13 @@ class Trainer:
         yardstick = self.algorithm.yardstick
         risk_metrics = diagnostics.risk_metrics(as_asked, self._bundled(as_asked, yardstick), yardstick)
         with clock.phase("update"):
+            self.engine.rest()
+            old, importance, mismatch = self._reconciled(learned, batch.generation.log_probs[batch.kept])
             # A mini-batch is a random part of the questions, also where they are lined up by accuracy.
             mini_batches = order.argsort().chunk(self.train.mini_batches)
             try:
                 update = self.updater.update(
-                    learned,
-                    batch.generation.log_probs[batch.kept],
-                    advantages,
-                    diagnostics.is_right(rewards),
-                    mini_batches,
+                    learned, old, advantages, diagnostics.is_right(rewards), mini_batches, importance
                 )
             except NonFiniteError as error:
                 raise self._stopped(error, learned, rewards, advantages) from error
@@ -129,6 +130,7 @@ class Trainer:
             ),
             **risk_metrics,
             **update,
+            **mismatch,
         }
         tokens = int(batch.generation.lengths.sum())
         return StepResult(metrics, self._rollouts(batch, permutation, advantages), {
@@ -193,6 +195,19 @@ class Trainer:
         else:
             kept = torch.arange(wanted)
         return Batch(questions, _joined(parts), rewards, kept)
+
+    def _reconciled(self, learned: Responses, sampled: Tensor) -> tuple[Tensor, Tensor | None, dict[str, float]]:
+        """What an engine's log-probabilities mean to the policy.
+
+        Returns:
+            Log-probabilities (Q, G, T) under the policy before its update, importance weights (Q, G, T) of the tokens
+            or None for 1, and metrics of how far the engine was off. An exact engine was not.
+        """
+        if self.engine.exact:
+            return sampled, None, {}
+        old = self.updater.scored(self.policy, learned)
+        importance = surrogates.truncated_importance(old, sampled, self.importance_cap) if self.importance_cap else None
+        return old, importance, diagnostics.mismatch_metrics(old, sampled, learned.mask)
 
     def _penalty(self, lengths: Tensor) -> Tensor | float:
         margin = round(self.algorithm.overlong_margin * self.train.max_new_tokens)

@@ -51,16 +51,23 @@ class Updater:
         return float(self.scheduler.get_last_lr()[0])
 
     def update(
-        self, learned: Responses, old: Tensor, advantages: Tensor, right: Tensor, mini_batches: Sequence[Tensor]
+        self,
+        learned: Responses,
+        old: Tensor,
+        advantages: Tensor,
+        right: Tensor,
+        mini_batches: Sequence[Tensor],
+        importance: Tensor | None = None,
     ) -> dict[str, float]:
         """One optimiser step for each mini-batch; gradients add up over its micro-batches.
 
         Args:
             learned: G responses to each of Q questions.
-            old: (Q, G, T) log-probabilities under the policy that sampled them.
+            old: (Q, G, T) log-probabilities under the policy before its update.
             advantages: (Q, G).
             right: (Q, G) bool, for the metrics.
             mini_batches: indices of questions.
+            importance: (Q, G, T) factors of the tokens' objectives; None for 1.
 
         Returns:
             Metrics, see `diagnostics.update_metrics`.
@@ -70,7 +77,7 @@ class Updater:
         """
         mask = learned.mask  # (Q, G, T)
         compared = torch.arange(0, len(old), 1 if self.train.kl_coefficient else _KL_SHARE)
-        reference = self._reference(learned.select(compared))
+        reference = self.scored(self.reference, learned.select(compared))
         weights, log_probs, entropies = torch.zeros_like(old), torch.zeros_like(old), torch.zeros_like(old)
         ratios, clipped = torch.ones_like(old), torch.zeros_like(old, dtype=torch.int8)
         losses, norms = [], []
@@ -89,6 +96,8 @@ class Updater:
                         mask[rows].flatten(0, 1),
                     )
                     value = objective.value.view_as(mask[rows])
+                    if importance is not None:
+                        value = value * importance[rows]
                     if self.train.kl_coefficient:
                         penalty = surrogates.kl_k3(scores.log_probs, reference[rows])
                         value = value - self.train.kl_coefficient * penalty
@@ -128,11 +137,11 @@ class Updater:
         self.scheduler.load_state_dict(state["scheduler"])
 
     @torch.no_grad()
-    def _reference(self, compared: Responses) -> Tensor:
-        """(K, G, T) log-probabilities that the base model gives to the responses to K questions."""
-        rows = torch.arange(len(compared.prompts)).split(self.train.micro_batch)
-        parts = (compared.select(part) for part in rows)
-        return torch.cat([self.reference.score(part, self.train.temperature).log_probs for part in parts])
+    def scored(self, policy: Policy, responses: Responses) -> Tensor:
+        """(Q, G, T) log-probabilities that a policy gives to responses, a micro-batch at a time."""
+        rows = torch.arange(len(responses.prompts)).split(self.train.micro_batch)
+        parts = (responses.select(part) for part in rows)
+        return torch.cat([policy.score(part, self.train.temperature).log_probs for part in parts])
 
     def _passes(self, questions: Tensor, lengths: Tensor, advantages: Tensor) -> Iterator[tuple[Tensor, bool]]:
         """The micro-batches of a mini-batch, and whether they have a gradient.

@@ -43,11 +43,14 @@ def task(settings: config.Config) -> tasks.Task:
     return tasks.build(settings.task)
 
 
-def random_model(vocabulary: int, eos: int, pad: int, seed: int = 0, tied: bool = True) -> Qwen2ForCausalLM:
-    """A two-layer Qwen2 of width 32 whose random outputs are far from uniform."""
+def random_model(
+    vocabulary: int, eos: int, pad: int, seed: int = 0, tied: bool = True, width: int = 32, heads: int = 4
+) -> Qwen2ForCausalLM:
+    """A two-layer Qwen2 whose random outputs are far from uniform."""
     shape = Qwen2Config(
-        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=tied, eos_token_id=eos, pad_token_id=pad,
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=64, num_hidden_layers=2, num_attention_heads=heads,
+        num_key_value_heads=heads // 2, max_position_embeddings=64, tie_word_embeddings=tied, eos_token_id=eos,
+        pad_token_id=pad,
         initializer_range=0.2,
     )  # fmt: skip
     with torch.random.fork_rng():

@@ -343,7 +343,7 @@ def test_command_line_explains_itself(
 def test_every_key_has_a_comment_above(file: Path) -> None:
     lines = file.read_text().splitlines()
     sections = (
-        {"task:", "base_model:", "train:", "tuning:", "algorithms:", "evaluation:", "theory:"}
+        {"task:", "base_model:", "train:", "rollouts:", "tuning:", "algorithms:", "evaluation:", "theory:"}
         if file.parent.name == "profile"
         else set()
     )

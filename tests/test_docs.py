@@ -52,7 +52,7 @@ def test_every_option_and_parameter_exists(page: Path) -> None:
         preset = ALGORITHMS[name]
         assert option in {*preset.options, *(f"clip_{key}" for key in preset.clip), "learning_rate"}
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for section in ("runs", "task", "base_model", "risk", "train", "tuning", "evaluation"):
+    for section in ("runs", "task", "base_model", "risk", "train", "rollouts", "tuning", "evaluation"):
         for key in re.findall(rf"`{section}\.(\w+)[:`]", text):
             assert key in params[section], f"{section}.{key}"
 

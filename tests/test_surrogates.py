@@ -222,6 +222,15 @@ def test_k3_is_unbiased_and_never_negative(logits: list[float], seed: int) -> No
     assert surrogates.kl_k3(log_pi, log_pi).abs().max() == 0
 
 
+def test_importance_weights_are_unbiased_until_they_are_truncated() -> None:
+    """Tokens of another distribution, weighted, have the policy's probabilities without a cap; a cap bounds weights."""
+    policy, sampler = double([0.1, 0.2, 0.7]), double([0.3, 0.3, 0.4])
+    weights = surrogates.truncated_importance(policy.log(), sampler.log(), math.inf)
+    torch.testing.assert_close(sampler * weights, policy)
+    capped = surrogates.truncated_importance(policy.log(), sampler.log(), 1.5)
+    torch.testing.assert_close(capped, double([1 / 3, 2 / 3, 1.5]))
+
+
 def test_golden_losses() -> None:
     entry = golden("policy_loss_forms")
     new, old, reference, mask, advantages = (

@@ -238,3 +238,29 @@ def test_the_step_is_measured_on_questions_not_yet_learned_from(base_model, sett
     assert 0 < metrics["kl/step"] < 0.1
     single = make_trainer(base_model, settings, Generous(task), tmp_path, mini_batches=1).step().metrics
     assert math.isnan(single["kl/step"])
+
+
+class Off(TransformersEngine):
+    """Says of every token that it was as much less likely as `by` nats."""
+
+    exact, by = False, 0.1
+
+    def generate(self, *arguments):
+        generation = super().generate(*arguments)
+        return replace(generation, log_probs=generation.log_probs - self.by * generation.mask)
+
+
+@pytest.mark.parametrize(("cap", "factor"), [(2.0, math.exp(0.1)), (1.05, 1.05), (0.0, 1.0)])
+def test_an_engine_that_is_off_is_measured_and_corrected(base_model, settings, task, tmp_path, cap, factor):
+    """All tokens are off alike: the gradient is that of an exact engine, times the truncated importance weight."""
+    norms = {}
+    for name, engine in (("exact", TransformersEngine), ("off", Off)):
+        trainer = make_trainer(base_model, settings, Generous(task), tmp_path, mini_batches=1)
+        trainer.engine, trainer.importance_cap = engine(trainer.policy), cap
+        metrics = trainer.step().metrics
+        norms[name] = metrics["gradient/norm"]
+        assert metrics["ratio/mean"] == pytest.approx(1.0, abs=1e-6)  # to the policy itself, not to the sampler
+    assert norms["off"] == pytest.approx(factor * norms["exact"], rel=1e-4)
+    assert metrics["mismatch/mean"] == pytest.approx(0.1, abs=1e-5)
+    assert metrics["mismatch/max"] == pytest.approx(0.1, abs=1e-4)
+    assert metrics["mismatch/kl"] == pytest.approx(math.exp(0.1) - 1.1, abs=1e-5)

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from riskpo_study.errors import DataError
 from riskpo_study.policy import Policy, Responses
 
 
@@ -23,6 +24,9 @@ class Generation(Responses):
 class Engine(Protocol):
     """Draws responses. Training needs the plain softmax distribution: temperature only, neither top-p nor top-k."""
 
+    exact: bool
+    """Whether its log-probabilities are the policy's own, to rounding in the last digits."""
+
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -34,6 +38,17 @@ class Engine(Protocol):
         """n responses of at most `max_new_tokens` tokens to each prompt; the same generator gives the same tokens."""
         ...
 
+    def rest(self) -> None:
+        """Give back memory until the next `sync`; called before every update."""
+        ...
+
     def sync(self, policy: Policy) -> None:
         """Take over the policy's weights; called after every update."""
         ...
+
+
+def refuse_empty(prompts: Sequence[Sequence[int]]) -> None:
+    """Raise DataError for a prompt without tokens."""
+    for index, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise DataError(f"prompt {index} of the batch has no tokens; a model needs at least one to start from")

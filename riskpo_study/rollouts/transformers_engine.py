@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from riskpo_study.errors import DataError
 from riskpo_study.policy import Policy
-from riskpo_study.rollouts.engine import Generation
+from riskpo_study.rollouts.engine import Generation, refuse_empty
 
 
 class TransformersEngine:
@@ -19,8 +18,13 @@ class TransformersEngine:
     A prompt is computed once, and so is every beginning that its responses share; finished responses leave the batch.
     """
 
+    exact = True
+
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+
+    def rest(self) -> None:
+        """Nothing to give back: the weights are the policy's own."""
 
     def sync(self, policy: Policy) -> None:
         """Nothing moves: the engine reads the policy's own weights."""
@@ -36,9 +40,7 @@ class TransformersEngine:
         generator: torch.Generator,
     ) -> Generation:
         """See `Engine.generate`. Raises `DataError` for an empty prompt."""
-        for index, prompt in enumerate(prompts):
-            if not len(prompt):
-                raise DataError(f"prompt {index} of the batch has no tokens; a model needs at least one to start from")
+        refuse_empty(prompts)
         model, eos = self.policy.model, self.policy.tokenizer.eos_token_id
         device = model.device
         rows = len(prompts) * n
