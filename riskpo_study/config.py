@@ -208,6 +208,19 @@ class Rollouts(Section):
     check_every: Count
     importance_cap: NonNegative
 
+    def check(self) -> None:
+        if 0 < self.importance_cap < 1:
+            raise ConfigError(
+                f"rollouts.importance_cap = {self.importance_cap} would scale down exact tokens too: at least 1, or 0 "
+                "for no correction."
+            )
+
+    @property
+    def deciding(self) -> Mapping[str, object]:
+        """What decides the responses; the other keys decide how they are computed."""
+        decides = ("engine",) if self.engine == "transformers" else ("engine", "dtype", "importance_cap")
+        return {key: getattr(self, key) for key in decides}
+
 
 @dataclass(frozen=True)
 class Tuning(Section):
@@ -301,6 +314,8 @@ class Config:
             raise ConfigError(
                 f"task.name = {self.task.name!r} is not implemented; known tasks: {', '.join(tasks.TASKS)}."
             )
+        if self.rollouts.engine == "vllm" and self.train.temperature < 0.01:
+            raise ConfigError(f"train.temperature = {self.train.temperature}: vLLM samples at 0.01 or more.")
         for name in self.runs.ablations:
             ablations.family(name)
         if self.profile in self.runs.tasks:

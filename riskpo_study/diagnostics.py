@@ -137,7 +137,10 @@ def update_metrics(entropies: Tensor, ratios: Tensor, clipped: Tensor, mask: Ten
 
 
 def mismatch_metrics(log_probs: Tensor, sampled: Tensor, mask: Tensor) -> Metrics:
-    """How far the model that sampled is from the policy: all of shape (Q, G, T), in nats at tokens of `mask`."""
+    """How far the model that sampled is from the policy: (Q, G, T) in nats, at tokens of `mask`.
+
+    `mismatch/kl` is KL(sampler ‖ policy).
+    """
     ours, theirs = log_probs[mask].double(), sampled[mask].double()
     difference = (ours - theirs).abs()
     return {

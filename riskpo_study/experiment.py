@@ -26,7 +26,8 @@ def run_identity(config: Config, algorithm: str, seed: int, base_model: Path) ->
     return {
         "algorithm": algorithm,
         "seed": seed,
-        **{section: plain[section] for section in ("task", "risk", "train", "rollouts")},
+        **{section: plain[section] for section in ("task", "risk", "train")},
+        "rollouts": config.rollouts.deciding,
         "options": plain["algorithms"].get(algorithm, {}),
         "base_model": files.digest(*sorted(base_model.glob("*.safetensors"))),
         "code": runs.code_digest(),

@@ -253,9 +253,8 @@ def _task(name: str) -> Section:
     """Of a profile whose results are set beside these."""
     return Section(f"11_tasks/{name}", f"tasks-{name}", f"Another task: {name}", (
         Figure(
-            "differences", "Minus the reference, here and there",
-            "Differences on all questions of the other task (here) and of this profile's own, paired by seed and "
-            "question.",
+            "differences", "Minus the reference, on both tasks",
+            "Differences on all questions of either profile, paired by seed and question.",
             findings.carried_over(name),
         ),
     ), {"passk": 1, "differences": 1})  # fmt: skip

@@ -102,8 +102,8 @@ def kl_k3(log_probs: Tensor, reference: Tensor) -> Tensor:
 def truncated_importance(log_probs: Tensor, sampled: Tensor, cap: float) -> Tensor:
     """Importance weight of each token, min(π / μ, cap), of a policy π whose tokens another model μ has drawn.
 
-    Log-probabilities under π and under μ, same shape -> that shape. The truncation bounds the variance that tokens
-    bring in which μ gives less than π (truncated importance sampling, Ionides 2008).
+    Log-probabilities under π and under μ, same shape -> that shape. The cap bounds the variance that tokens less likely
+    under μ bring (truncated importance sampling, Ionides 2008).
     """
     return (log_probs - sampled).exp().clamp(max=cap)
 

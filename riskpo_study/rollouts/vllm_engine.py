@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,21 @@ from riskpo_study.policy import Policy
 from riskpo_study.rollouts.engine import Generation, refuse_empty
 
 _BOUNDS = {"float32": 1e-4, "float16": 5e-2, "bfloat16": 0.5}
-"""Largest difference in nats between the two models' log-probabilities of a token that rounding explains."""
+"""Largest difference in nats between two log-probabilities of a token that rounding explains. That of float32 is thirty
+times what was seen on a CPU; the others allow for tokens of small probability."""
 
-_Fingerprint = tuple[float, float]
+_PROBES, _PROBE_TOKENS = 4, 8  # prompts of a check, and tokens of each prompt and response
 
-_PROBES, _PROBE_TOKENS = 4, 8  # prompts of a self-check, and tokens of each prompt and response
+_Fingerprint = tuple[float, float]  # sum and sum of squares; they add up over the parts of a fused parameter
 
 
 class VllmEngine:
     """Samples with vLLM, which holds a copy of the policy in its own layout and, on a GPU, its own rounding.
 
-    Every `check_every` syncs, and at the first, the engine answers a few prompts and the policy scores the answers: a
-    larger difference than rounding explains stops the run. One vLLM runs in a process; a second engine of the same
-    architecture takes it over.
+    It starts with random weights: the check after the first sync proves that all of the policy's have arrived. Every
+    `check_every` syncs it is repeated; what it cannot see is a change smaller than rounding. One vLLM runs in a
+    process; a later engine of the same architecture takes it over. On a GPU the tokens depend on what else is in
+    the batch, up to rounding; on a CPU the same generator gives the same tokens.
 
     Args:
         policy: whose weights are sampled from first.
@@ -38,19 +41,15 @@ class VllmEngine:
         settings: section of the configuration.
 
     Raises:
-        ConfigError: where vLLM is not installed; RunError: where it cannot start.
+        ConfigError: where vLLM is not installed; RunError: where it cannot start, or a check fails.
     """
 
     exact = False
 
     def __init__(self, policy: Policy, model: Path, settings: Rollouts) -> None:
         self.settings = settings
-        self._llm = _running(model, settings)
-        self._dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
-        self._longest = int(self._llm.model_config.max_model_len)
-        self._asleep = False
+        self._vllm = _vllm_of(model, settings)
         self._syncs = 0
-        self._pushed: dict[str, _Fingerprint] = {}
         self.sync(policy)
 
     def generate(
@@ -64,50 +63,63 @@ class VllmEngine:
         """See `Engine.generate`.
 
         Raises:
-            DataError: for an empty prompt, or one that leaves no room for a response; RunError: where vLLM fails.
+            DataError: for an empty prompt, or one that leaves no room for a response; RunError: where vLLM fails, or
+            holds the weights of a later engine.
         """
-        from vllm import SamplingParams
-
         refuse_empty(prompts)
+        llm = self._vllm.llm
+        longest = llm.model_config.max_model_len
         for index, prompt in enumerate(prompts):
-            if len(prompt) + max_new_tokens > self._longest:
+            if len(prompt) + max_new_tokens > longest:
                 raise DataError(
                     f"prompt {index} of the batch has {len(prompt)} tokens, and with max_new_tokens = {max_new_tokens} "
-                    f"more than the {self._longest} that the model can hold: shorten one of them"
+                    f"more than the {longest} that the model can hold: shorten one of them"
                 )
+        if self._vllm.owner is not self:
+            raise RunError("vLLM holds the weights of an engine that was made later in this process: sync this one")
+        from vllm import SamplingParams
+
         seeds = torch.randint(2**31, (len(prompts),), generator=generator).tolist()
-        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        # Neither top-p nor top-k, whatever a model's generation_config.json says.
-        how = [
+        # Neither top-p nor top-k, and no other end than the tokenizer's, whatever generation_config.json says.
+        parameters = [
             SamplingParams(
                 n=n, seed=seed, temperature=temperature, top_p=1.0, top_k=0, max_tokens=max_new_tokens, logprobs=0,
-                stop_token_ids=[self._eos], detokenize=False,
+                ignore_eos=True, stop_token_ids=[self._eos], detokenize=False,
             )
             for seed in seeds
         ]  # fmt: skip
-        with _named("generating responses"):
-            answered = self._llm.generate(asked, how, use_tqdm=False)
-        return self._generation(prompts, [sorted(one.outputs, key=lambda output: output.index) for one in answered])
+        with _as_run_error("generating responses"):
+            llm.reset_prefix_cache()  # of other weights, or of prompts that a continued run has not seen
+            asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+            answered = [request.outputs for request in llm.generate(asked, parameters, use_tqdm=False)]
+            if [len(outputs) for outputs in answered] != [n] * len(prompts):
+                raise ValueError(
+                    f"{sum(map(len, answered))} responses instead of {n} to each of {len(prompts)} prompts"
+                )
+        return self._generation(prompts, n, [sorted(outputs, key=lambda output: output.index) for outputs in answered])
 
     def rest(self) -> None:
         """Give the GPU's memory to the update; `sync` takes it back."""
-        if self._llm.model_config.enable_sleep_mode and not self._asleep:
-            with _named("going to sleep"):
-                self._llm.sleep(level=1)
-            self._asleep = True
+        llm = self._vllm.llm
+        if llm.model_config.enable_sleep_mode and not llm.llm_engine.is_sleeping():
+            with _as_run_error("going to sleep"):
+                llm.sleep(level=2)  # drops the weights: `sync` pushes all of them
 
     def sync(self, policy: Policy) -> None:
-        """Push all weights in place.
+        """Push all weights, in place on one GPU or CPU.
 
         Raises:
-            RunError: where the weights did not arrive, naming the parameters that are stale.
+            RunError: where the weights did not arrive, naming the parameters that are most likely stale.
         """
-        if self._asleep:
-            with _named("waking up"):
-                self._llm.wake_up()
-            self._asleep = False
+        llm = self._vllm.llm
+        self._vllm.owner = self
         self._eos, self._pad = policy.tokenizer.eos_token_id, policy.tokenizer.pad_token_id
-        self._push(policy)
+        # All of them: where output and input embeddings are tied, vLLM needs the output layer's name as well.
+        weights = list(policy.model.state_dict().items())
+        with _as_run_error("taking over the policy's weights"):
+            if llm.llm_engine.is_sleeping():
+                llm.wake_up()
+            llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         if self._syncs % self.settings.check_every == 0:
             self.check(policy)
         self._syncs += 1
@@ -120,39 +132,41 @@ class VllmEngine:
         answers = self.generate(probes, 1, 1.0, _PROBE_TOKENS, generator)
         with torch.no_grad():
             expected = policy.score(answers).log_probs
-        off, bound = float((answers.log_probs - expected).abs().max()), _BOUNDS[self._dtype]
-        if not off <= bound:
-            stale = self._stale(policy)
+        off = float((answers.log_probs - expected).abs().max())
+        dtype = self._vllm.dtype
+        if not off <= _BOUNDS[str(dtype).removeprefix("torch.")]:
             raise RunError(
-                f"After sync {self._syncs} vLLM's log-probabilities differ by up to {off:.2g} nats from the policy's; "
-                f"{self._dtype} explains {bound:g}. {stale}"
+                f"After sync {self._syncs + 1} vLLM's log-probabilities differ by up to {off:.2g} nats from the "
+                f"policy's, more than {dtype} explains. {self._stale(policy, dtype)}"
             )
 
-    def _push(self, policy: Policy) -> None:
-        weights = self._weights(policy)
-        with _named("taking over the policy's weights"):
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
-            self._llm.reset_prefix_cache()
-        self._pushed = _fingerprints(weights)
+    def _stale(self, policy: Policy, dtype: torch.dtype) -> str:
+        """Which of the policy's parameters vLLM holds another value of, as far as it lets one see."""
+        with _as_run_error("comparing parameters"):
+            workers = self._vllm.llm.apply_model(_held)
+        if len(workers) > 1:
+            return "With tensor_parallel_size > 1 the parameters are not compared one by one"
+        ((fused, held),) = workers
+        wanted: dict[str, list[tuple[str, _Fingerprint]]] = {}
+        for name, values in policy.model.state_dict().items():
+            layer, _, kind = name.rpartition(".")
+            parent, _, part = layer.rpartition(".")
+            whole = next((whole for whole, parts in fused.items() if part in parts), part)
+            theirs = ".".join(piece for piece in (parent, whole, kind) if piece)
+            wanted.setdefault(theirs, []).append((name, _fingerprint(values.to(dtype))))
+        stale, unseen = [], []
+        for theirs, parts in wanted.items():
+            names = [name for name, _ in parts]
+            total = tuple(sum(values) for values in zip(*(value for _, value in parts), strict=True))
+            if theirs not in held:
+                unseen += names
+            elif any(abs(a - b) > 1e-9 * (1 + total[1]) for a, b in zip(total, held[theirs], strict=True)):
+                stale += names
+        if stale:
+            return f"Stale: {', '.join(stale)}"
+        return f"Stale is one of those that vLLM has packed away: {', '.join(unseen)}" if unseen else "None is stale"
 
-    def _weights(self, policy: Policy) -> dict[str, Tensor]:
-        """All of them: where output and input embeddings are tied, vLLM needs the output layer's name as well."""
-        return dict(policy.model.state_dict())
-
-    def _stale(self, policy: Policy) -> str:
-        """Which parameters the engine did not get, or what of its own one more push changes."""
-        wanted, pushed = _fingerprints(policy.model.state_dict()), self._pushed
-        stale = [name for name in wanted if pushed.get(name) != wanted[name]]
-        if not stale:
-            (before,) = self._llm.apply_model(_parameters)
-            self._push(policy)
-            (after,) = self._llm.apply_model(_parameters)
-            stale = [name for name in after if before[name] != after[name]]
-        if not stale:
-            return "All that was pushed has arrived: the two compute it differently (versions, attention, dtype)"
-        return f"Stale: {', '.join(stale)}"
-
-    def _generation(self, prompts: Sequence[Sequence[int]], answered: Sequence[Sequence[Any]]) -> Generation:
+    def _generation(self, prompts: Sequence[Sequence[int]], n: int, answered: Sequence[Sequence[Any]]) -> Generation:
         flat = [output for outputs in answered for output in outputs]
         lengths = torch.tensor([len(output.token_ids) for output in flat])
         tokens = torch.full((len(flat), int(lengths.max())), self._pad)
@@ -162,7 +176,7 @@ class VllmEngine:
             tokens[row, : len(ids)] = torch.tensor(ids)
             drawn = (of[token].logprob for of, token in zip(output.logprobs, ids, strict=True))
             log_probs[row, : len(ids)] = torch.tensor(list(drawn))
-        shape = (len(prompts), len(flat) // len(prompts))
+        shape = (len(prompts), n)
         return Generation(
             prompts=tuple(tuple(prompt) for prompt in prompts),
             tokens=tokens.view(*shape, -1),
@@ -172,19 +186,38 @@ class VllmEngine:
         )
 
 
-_started: dict[tuple[str, Rollouts], Any] = {}
+@dataclass
+class _Vllm:
+    """The one vLLM of this process."""
+
+    llm: Any
+    owner: VllmEngine | None = None  # whose policy's weights it holds
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.llm.model_config.dtype
+        return dtype
 
 
-def _running(model: Path, settings: Rollouts) -> Any:
-    """The vLLM of this process for an architecture; started where there is none, and one of another ended."""
-    key = ((model / "config.json").read_text(encoding="utf-8"), settings)
-    if key not in _started:
-        while _started:
-            _started.popitem()[1].llm_engine.engine_core.shutdown()
-            gc.collect()
-        with _named("starting"):
-            _started[key] = _start(model, settings)
-    return _started[key]
+_running: dict[object, _Vllm] = {}
+"""By what it was started with; empty, or one. A vLLM that failed is not used again."""
+
+
+def _vllm_of(model: Path, settings: Rollouts) -> _Vllm:
+    """The running vLLM of an architecture, or a new one in the place of another."""
+    architecture = (model / "config.json").read_text(encoding="utf-8")
+    key = architecture, settings.dtype, settings.gpu_memory, settings.tensor_parallel_size
+    if key not in _running:
+        _end()
+        _running[key] = _Vllm(_start(model, settings))
+    return _running[key]
+
+
+def _end() -> None:
+    while _running:
+        with suppress(Exception):  # one that failed
+            _running.popitem()[1].llm.llm_engine.engine_core.shutdown()
+        gc.collect()
 
 
 def _start(model: Path, settings: Rollouts) -> Any:
@@ -204,38 +237,53 @@ def _start(model: Path, settings: Rollouts) -> Any:
             "a machine without a GPU, pip install -e '.[vllm]' -c constraints.txt on one with"
         ) from error
     gpu = torch.cuda.is_available()
-    return LLM(
-        model=str(model),
-        skip_tokenizer_init=True,
-        generation_config="vllm",
-        dtype=settings.dtype if gpu else "float32",
-        enforce_eager=not gpu,
-        logprobs_mode="processed_logprobs",  # at the sampling temperature
-        tensor_parallel_size=settings.tensor_parallel_size,
-        enable_sleep_mode=gpu,
-        **({"gpu_memory_utilization": settings.gpu_memory} if gpu else {}),
-    )
+    setting, threads = torch.set_num_threads, torch.get_num_threads()
+    try:
+        return LLM(
+            model=str(model),
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            dtype=settings.dtype if gpu else "float32",
+            enforce_eager=not gpu,
+            logprobs_mode="processed_logprobs",  # at the sampling temperature
+            tensor_parallel_size=settings.tensor_parallel_size,
+            enable_sleep_mode=gpu,
+            **({"gpu_memory_utilization": settings.gpu_memory} if gpu else {}),
+        )
+    except Exception as error:
+        room = "a larger rollouts.gpu_memory" if gpu else "a larger VLLM_CPU_KVCACHE_SPACE (GiB, in the environment)"
+        raise RunError(f"vLLM cannot start: {_said(error)}. Where it lacks memory, give it {room}") from error
+    finally:
+        torch.set_num_threads = setting  # vLLM puts a function there that does nothing
+        torch.set_num_threads(threads)
 
 
-def _fingerprints(weights: Mapping[str, Tensor]) -> dict[str, _Fingerprint]:
-    """Two numbers a parameter, which other values would change."""
-    summed = {name: values.detach().double() for name, values in weights.items()}
-    return {name: (float(values.sum()), float(values.square().sum())) for name, values in summed.items()}
+def _held(model: nn.Module) -> tuple[Mapping[str, Sequence[str]], dict[str, _Fingerprint]]:
+    """Which parameters vLLM has fused, and fingerprints of those that it has not packed away."""
+    fused = getattr(model, "packed_modules_mapping", {})
+    return fused, {name: _fingerprint(values) for name, values in model.named_parameters() if values.numel()}
 
 
-def _parameters(model: nn.Module) -> dict[str, _Fingerprint]:
-    return _fingerprints(dict(model.named_parameters()))
+def _fingerprint(values: Tensor) -> _Fingerprint:
+    wide = values.detach().double()
+    return float(wide.sum()), float(wide.square().sum())
 
 
 @contextmanager
-def _named(doing: str) -> Iterator[None]:
-    """Whatever vLLM raises, as one RunError that says what it was doing and what is left."""
+def _as_run_error(doing: str) -> Iterator[None]:
+    """Whatever vLLM raises, as one RunError; an interrupted or failed vLLM is not used again."""
     try:
         yield
-    except (ConfigError, DataError, RunError):
-        raise
-    except Exception as error:
+    except BaseException as error:
+        _end()
+        if not isinstance(error, Exception):
+            raise
         raise RunError(
-            f"vLLM failed while {doing}: {type(error).__name__}: {error}. What was computed up to the last checkpoint "
-            "is kept: run again to go on from it"
+            f"vLLM failed while {doing}: {_said(error)}. What was computed up to the last checkpoint is kept: run "
+            "again to go on from it"
         ) from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
