@@ -56,7 +56,8 @@ def gradient(check: pd.DataFrame, sampled: pd.DataFrame, note: str) -> Figure:
         Line2D([], [], color=_GREY, marker="s", markersize=3, linestyle="dotted", label="of the mean (bias)"),
         Line2D([], [], color="#9a9a9a", lw=0.8, linestyle="dashed", label="bias by chance alone"),
     ]
-    right.legend(handles=handles, loc="lower left", fontsize=6)
+    right.set_ylim(top=6 * sampled["rms"].max())  # room for the legend above the curves, which fall
+    right.legend(handles=handles, loc="upper right", fontsize=6)
     return finish(figure, [], note)
 
 
