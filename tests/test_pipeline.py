@@ -246,8 +246,9 @@ def digest(path: Path) -> str:
 def test_committed_results_come_from_the_committed_code(tmp_path: Path) -> None:
     """Every file in git that dvc.lock names, and every parameter, is as it was when the stage ran."""
     # DVC writes YAML 1.2; PyYAML would read its 5e-05 as a string.
-    text = re.sub(r"(?m)(: \d+)(e[-+]?\d+)$", r"\1.0\2", (ROOT / "dvc.lock").read_text())
-    locked = yaml.safe_load(text)["stages"]
+    locks = [ROOT / "dvc.lock", *ROOT.glob("results/*/stages.lock")]
+    texts = (re.sub(r"(?m)(: \d+)(e[-+]?\d+)$", r"\1.0\2", lock.read_text()) for lock in locks)
+    locked = {name: entry for text in texts for name, entry in yaml.safe_load(text)["stages"].items()}
     in_git = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )
@@ -267,3 +268,29 @@ def test_committed_results_come_from_the_committed_code(tmp_path: Path) -> None:
             if now != value:
                 stale.append(f"{name}: {key}")
     assert not stale, "these changed since the stage ran: make repro, or dvc commit if no result can differ"
+
+
+def test_switching_the_profile_exchanges_the_entries_of_the_lock_file(tmp_path: Path) -> None:
+    """And back again, to the byte; entries that a run made meanwhile replace older ones."""
+    lock = tmp_path / "dvc.lock"
+    stages = {
+        name: f"  {name}:\n    cmd: >-\n      a &&\n      b\n" for name in ("b@quick", "a@study-x-1", "a@quick-x-1")
+    }
+    head = "schema: '2.0'\nstages:\n"
+    lock.write_text(head + stages["b@quick"] + stages["a@study-x-1"] + stages["a@quick-x-1"])
+    profiles.exchange_lock(tmp_path, "quick")
+    quick = lock.read_text()
+    assert quick == head + stages["b@quick"] + stages["a@quick-x-1"]
+    assert (tmp_path / "results/study/stages.lock").read_text() == head + stages["a@study-x-1"]
+    profiles.exchange_lock(tmp_path, "study")
+    assert lock.read_text() == head + stages["a@study-x-1"]
+    assert not (tmp_path / "results/study/stages.lock").exists()
+    lock.write_text(lock.read_text().replace("b\n", "c\n") + "  new@smoke:\n    cmd: d\n")
+    profiles.exchange_lock(tmp_path, "quick")
+    assert lock.read_text() == quick
+    assert "c\n" in (tmp_path / "results/study/stages.lock").read_text()
+    assert (tmp_path / "results/smoke/stages.lock").read_text() == head + "  new@smoke:\n    cmd: d\n"
+    profiles.exchange_lock(tmp_path, "quick")
+    assert lock.read_text() == quick
+    profiles.exchange_lock(tmp_path / "nothing", "quick")
+    assert not (tmp_path / "nothing" / "dvc.lock").exists()
