@@ -21,7 +21,7 @@ import yaml
 from riskpo_study.errors import ConfigError
 
 __all__ = [
-    "Config", "Runs", "Task", "BaseModel", "Risk", "Train", "Rollouts", "Tuning", "Evaluation", "Theory",
+    "Config", "Runs", "Task", "BaseModel", "Risk", "Train", "Hardware", "Rollouts", "Tuning", "Evaluation", "Theory",
     "from_mapping", "load", "root",
 ]  # fmt: skip
 
@@ -184,7 +184,7 @@ class Train(Section):
     temperature: Positive
     max_new_tokens: Count
     kl_coefficient: NonNegative
-    layout: Literal["prefix_tree", "padded"]
+    layout: Literal["prefix_tree", "padded", "packed"]
     checkpoint_every: Count
     evaluate_every: Count
     snapshot_every: Count
@@ -194,6 +194,28 @@ class Train(Section):
 
     def check(self) -> None:
         _require_multiple("train.questions", self.questions, "train.mini_batches", self.mini_batches)
+
+
+@dataclass(frozen=True)
+class Hardware(Section):
+    """How the runs use the machine."""
+
+    key = "hardware"
+    processes: Count
+    shards: Count
+    dtype: Literal["float32", "bfloat16"]
+    attention: str
+    gradient_checkpointing: bool
+    tokens: Count
+    tracker: str
+
+    def check(self) -> None:
+        _require_multiple("hardware.shards", self.shards, "hardware.processes", self.processes)
+
+    @property
+    def deciding(self) -> Mapping[str, object]:
+        """What decides the results by more than rounding."""
+        return {key: getattr(self, key) for key in ("shards", "dtype")}
 
 
 @dataclass(frozen=True)
@@ -295,6 +317,7 @@ class Config:
     base_model: BaseModel
     risk: Risk
     train: Train
+    hardware: Hardware
     rollouts: Rollouts
     tuning: Tuning
     algorithms: Mapping[str, Mapping[str, Any]]
@@ -466,7 +489,7 @@ def _checked(path: str, value: Any, kind: Any) -> Any:
             return float(value)
         except OverflowError as error:
             raise ConfigError(f"{path} has {len(str(value))} digits: give a smaller number.") from error
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{path} = {value!r} must be {_NAMES.get(kind, kind.__name__)}{_remedy(value, kind)}.")
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"{path} = {value} must be finite.")
@@ -475,7 +498,7 @@ def _checked(path: str, value: Any, kind: Any) -> Any:
     return value
 
 
-_NAMES = {int: "an integer", float: "a number", str: "a string"}
+_NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
 
 def _remedy(value: Any, kind: type) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from riskpo_study import bundles, risk, surrogates
 from riskpo_study.algorithms import RiskSettings
+from riskpo_study.tasks.protocol import Difficulty
 
 Metrics = dict[str, float]
 
@@ -38,16 +40,26 @@ def masked_mean(values: Tensor, mask: Tensor) -> float:
 
 
 def generation_metrics(
-    rewards: Tensor, difficulties: Tensor, log_probs: Tensor, lengths: Tensor, finished: Tensor, levels: Sequence[int]
+    rewards: Tensor,
+    difficulties: Sequence[Difficulty],
+    log_probs: Tensor,
+    lengths: Tensor,
+    finished: Tensor,
+    levels: Sequence[Difficulty],
 ) -> Metrics:
     """Of everything that was generated, also of what dynamic sampling throws away.
 
     Args:
         rewards, lengths, finished: (Q, G).
-        difficulties: (Q,) of the questions; `levels` are the difficulties the task has.
+        difficulties: of the Q questions; `levels` are those that the task has.
         log_probs: (Q, G) of whole responses.
     """
-    accuracy = {f"accuracy/{d}": masked_mean(rewards, (difficulties == d)[:, None].expand_as(rewards)) for d in levels}
+    accuracy = {
+        f"accuracy/{level}": masked_mean(
+            rewards, torch.tensor([[one == level] for one in difficulties]).expand_as(rewards)
+        )
+        for level in levels
+    }
     return {
         "reward/mean": rewards.mean().item(),
         "reward/std": rewards.std().item(),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 from tqdm import tqdm
 
-from riskpo_study import algorithms, checkpoints, files, rollouts, runs, seeds, tasks
-from riskpo_study.config import Config
+from riskpo_study import algorithms, checkpoints, distributed, files, rollouts, runs, seeds, tasks, tracking
+from riskpo_study.config import Config, load
+from riskpo_study.errors import ConfigError, DataError, RunError
 from riskpo_study.policy import Policy
 from riskpo_study.sampling import counts, sample_batches
 from riskpo_study.tasks.protocol import Question, Task
@@ -27,6 +32,7 @@ def run_identity(config: Config, algorithm: str, seed: int, base_model: Path) ->
         "algorithm": algorithm,
         "seed": seed,
         **{section: plain[section] for section in ("task", "risk", "train")},
+        "hardware": config.hardware.deciding,
         "rollouts": config.rollouts.deciding,
         "options": plain["algorithms"].get(algorithm, {}),
         "base_model": files.digest(*sorted(base_model.glob("*.safetensors"))),
@@ -51,29 +57,36 @@ def train(
     Raises:
         ConfigError: for a bad option; RunError: for a folder of another run, a failed write, a non-finite loss.
     """
-    torch.set_num_threads(config.train.threads)
     options = config.algorithms.get(algorithm, {})
     built = algorithms.build(algorithm, options, config.risk)
+    if config.hardware.processes > 1 and not distributed.launched():
+        _launch(config, algorithm, seed, base_model, folder, existing)
+        return folder
+    distributed.start()
+    torch.set_num_threads(config.train.threads)
     settings = replace(config.train, learning_rate=options.get("learning_rate", config.train.learning_rate))
     task = tasks.build(config.task)
-    reference = Policy.load(base_model, settings.layout)
-    run = runs.RunFolder(folder, run_identity(config, algorithm, seed, base_model), existing)
+    reference = Policy.load(base_model, settings.layout, config.hardware)
+    identity = run_identity(config, algorithm, seed, base_model)
+    run = distributed.main_first(lambda: runs.RunFolder(folder, identity, existing, distributed.is_main()))
     if run.finished:
         return run.path
 
     found = checkpoints.latest(run.checkpoints)
-    policy = Policy.load(base_model if found is None else found[0] / "model", settings.layout)
+    policy = Policy.load(base_model if found is None else found[0] / "model", settings.layout, config.hardware)
     engine = rollouts.build(config.rollouts, policy, base_model)
-    cap = config.rollouts.importance_cap
-    trainer = Trainer(policy, reference, engine, task, built, settings, seed, run.path, cap)
+    cap, shards = config.rollouts.importance_cap, config.hardware.shards
+    trainer = Trainer(policy, reference, engine, task, built, settings, seed, run.path, cap, shards)
     curve = first_questions(task, settings.curve_questions)
+    name = f"{algorithm} seed {seed}"
 
     def evaluate() -> None:
         batches = sample_batches(
             policy, engine, task, curve, settings.curve_samples, settings.temperature, settings.max_new_tokens,
             seeds.derive(seed, "curve", trainer.steps_done),
         )  # fmt: skip
-        run.record("evaluations", pd.concat(map(counts, batches)).assign(step=trainer.steps_done))
+        answered = distributed.gathered(list(map(counts, batches)))
+        run.record("evaluations", pd.concat(answered).assign(step=trainer.steps_done))
 
     if found is None:
         run.rewind(-1)
@@ -82,21 +95,26 @@ def train(
         trainer.load_state_dict(found[1])
         run.rewind(trainer.steps_done)
 
-    with tqdm(
-        total=settings.steps, initial=trainer.steps_done, desc=f"{algorithm} seed {seed}", unit="step", mininterval=5
-    ) as bar:
+    with (
+        tracking.tracker(config.hardware.tracker, name, run.path) as track,
+        tqdm(
+            total=settings.steps, initial=trainer.steps_done, desc=name, unit="step", mininterval=5,
+            disable=not distributed.is_main(),
+        ) as bar,
+    ):  # fmt: skip
         while trainer.steps_done < settings.steps:
             result = trainer.step()
             step, last = trainer.steps_done, trainer.steps_done == settings.steps
+            track({**result.metrics, **result.timings}, step)
             run.record("metrics", pd.DataFrame([result.metrics]))
             run.record("timings", pd.DataFrame([result.timings]))
             run.record("rollouts", result.rollouts)
             if last or step % settings.evaluate_every == 0:
                 evaluate()
-            if last or step % settings.snapshot_every == 0:
+            if run.writer and (last or step % settings.snapshot_every == 0):
                 with files.atomic(run.snapshot(step)) as temporary:
                     policy.save(temporary)
-            if last or step % settings.checkpoint_every == 0:
+            if run.writer and (last or step % settings.checkpoint_every == 0):
                 run.flush(step)
                 checkpoints.save(run.checkpoints, step, trainer.state_dict(), policy.save)
             shown = {"reward": result.metrics["reward/mean"], "entropy": result.metrics["entropy/mean"]}
@@ -111,6 +129,36 @@ def first_questions(task: Task, each: int) -> list[Question]:
     held_out = task.questions("held_out")
     by_difficulty = (
         [question for question in held_out if question.difficulty == difficulty]
-        for difficulty in sorted({question.difficulty for question in held_out})
+        for difficulty in dict.fromkeys(question.difficulty for question in held_out)
     )
     return [question for questions in by_difficulty for question in questions[:each]]
+
+
+def _launch(config: Config, algorithm: str, seed: int, base_model: Path, folder: Path, existing: str) -> None:
+    """`train` in several processes, each of which gets the configuration from a file."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "params.yaml"
+        path.write_text(yaml.safe_dump(config.as_dict()), encoding="utf-8")
+        arguments = (path, algorithm, seed, base_model, folder, existing)
+        distributed.launch(config.hardware.processes, __name__, *map(str, arguments))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m riskpo_study.experiment", description=__doc__)
+    parser.add_argument("params", type=Path, help="a configuration, such as params.yaml")
+    parser.add_argument("algorithm")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("base_model", type=Path, help="folder of the model to start from")
+    parser.add_argument("folder", type=Path, help="of the run")
+    parser.add_argument("existing", choices=["resume", "replace"], nargs="?", default="resume")
+    given = parser.parse_args(arguments)
+    try:
+        train(load(given.params), given.algorithm, given.seed, given.base_model, given.folder, given.existing)
+    except (ConfigError, DataError, RunError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -38,8 +38,17 @@ class _TokenScores(torch.autograd.Function):
             grad_logits.scatter_add_(1, targets[part, None], grad[part, None])
             grad_logits = (grad_logits / ctx.temperature).to(weight.dtype)
             grad_hidden[part] = grad_logits @ weight
-            grad_weight += grad_logits.T @ hidden[part]
+            _add_product(grad_weight, grad_logits.T, hidden[part])
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """`total += left @ right` in float32, without a second matrix of that size."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+        return
+    for rows in torch.arange(len(total), device=total.device).split(max(1, _CHUNK_ELEMENTS // total.shape[1])):
+        total[rows] += left[rows] @ right
 
 
 def _log_softmax(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from riskpo_study import distributed
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.log_probs import token_scores
+
+if TYPE_CHECKING:
+    from riskpo_study.config import Hardware
+    from riskpo_study.tasks.protocol import Prompt
 
 disable_progress_bar()  # a bar for each small model saved or loaded would drown the bar of the run
 
@@ -31,6 +36,15 @@ class Responses:
     def mask(self) -> Tensor:
         """(Q, G, T) bool: True at response tokens."""
         return torch.arange(self.tokens.shape[2]) < self.lengths.unsqueeze(2)
+
+    def regrouped(self, size: int) -> Responses:
+        """The same in groups of `size`, a divisor of G: each question G / size times."""
+        _, group, longest = self.tokens.shape
+        return Responses(
+            tuple(prompt for prompt in self.prompts for _ in range(group // size)),
+            self.tokens.reshape(-1, size, longest),
+            self.lengths.reshape(-1, size),
+        )
 
     def select(self, questions: Tensor) -> Responses:
         """The responses to some of the questions: indices (K,) of questions, or a boolean mask (Q,)."""
@@ -54,37 +68,78 @@ class Policy:
         tokenizer: its tokenizer, with an end-of-sequence and a padding token.
         layout: how `score` lays out its input. `prefix_tree` puts a prompt and all its responses in one row, where
             the prompt, and every beginning that responses share, is computed once. It needs a model that takes a 4-D
-            attention mask, and memory for the square of a row's length. `padded` gives each response a row of its
-            own, for every causal model.
+            attention mask, and memory for the square of a row's length. `packed` puts all responses, each with its
+            prompt, one after the other into a single row without padding; the model tells them apart by their
+            positions. `padded` gives each response a row of its own, for every causal model.
+        tokens: of one pass of the packed layout, prompts included; a response that is longer has a pass of its own.
+        checkpointing: keep no activations within a block for the backward pass, and compute them again.
+
+    Raises:
+        ConfigError: for an unknown layout, a tokenizer without end or padding, or checkpointing a model with dropout.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layout: str = "prefix_tree") -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        layout: str = "prefix_tree",
+        tokens: int = 2**14,
+        checkpointing: bool = False,
+    ) -> None:
         if layout not in _LAYOUTS:
             raise ConfigError(f"layout = {layout!r} is unknown; choose one of {', '.join(_LAYOUTS)}")
         if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
             raise ConfigError(f"the tokenizer {tokenizer.name_or_path!r} needs both an eos_token and a pad_token")
-        self.model, self.tokenizer, self.layout = model, tokenizer, layout
+        self.model, self.tokenizer = model, tokenizer
+        self.layout, self.tokens, self.checkpointing = layout, tokens, checkpointing
+        if checkpointing:
+            _refuse_dropout(model)  # which the training mode of checkpointing would switch on
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     @classmethod
-    def load(cls, path: Path | str, layout: str = "prefix_tree", dtype: torch.dtype = torch.float32) -> Policy:
+    def load(
+        cls,
+        path: Path | str,
+        layout: str = "prefix_tree",
+        hardware: Hardware | None = None,
+    ) -> Policy:
         """Load a model and tokenizer saved by `save` or `save_pretrained`, or a model of the Hugging Face hub.
 
-        The model goes to the GPU where there is one.
+        The model goes to the GPU of this process where there is one.
+
+        Args:
+            hardware: section of the configuration; by default float32 and nothing saved on memory.
         """
         if os.sep in str(path) and not Path(path).is_dir():
             raise DataError(f"there is no model in {path}; run the stage that trains it first (dvc repro base_model)")
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-        model = model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-        return cls(model, AutoTokenizer.from_pretrained(path), layout)
+        options = {"attn_implementation": hardware.attention} if hardware else {}
+        dtype = getattr(torch, hardware.dtype) if hardware else torch.float32
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options)
+        model = model.to(distributed.device())  # type: ignore[arg-type]
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        if hardware is None:
+            return cls(model, tokenizer, layout)
+        return cls(model, tokenizer, layout, hardware.tokens, hardware.gradient_checkpointing)
 
     def save(self, folder: Path | str) -> None:
         """Write weights (safetensors), configuration and tokenizer, loadable by `transformers` and vLLM."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def encode(self, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-        """Token ids of prompts."""
-        return tuple(tuple(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+    def encode(self, prompts: Sequence[Prompt]) -> tuple[tuple[int, ...], ...]:
+        """Token ids of prompts; messages go through the tokenizer's chat template, which adds what it needs.
+
+        Raises:
+            ConfigError: for messages where the tokenizer has no chat template.
+        """
+        texts = [prompt if isinstance(prompt, str) else self._in_chat(prompt) for prompt in prompts]
+        return tuple(tuple(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+    def _in_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        if not self.tokenizer.chat_template:
+            raise ConfigError(f"the tokenizer {self.tokenizer.name_or_path!r} has no chat template: take a chat model")
+        chat = [dict(message) for message in messages]
+        return str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
     def decode(self, responses: Responses) -> list[list[str]]:
         """Texts (Q lists of G) up to the end-of-sequence token."""
@@ -98,17 +153,45 @@ class Policy:
     def score(self, responses: Responses, temperature: float = 1.0) -> Scores:
         """Log-probability and entropy of every response token under this policy at `temperature`."""
         batch = _LAYOUTS[self.layout](responses).to(self.model.device)
+        self.model.train(self.checkpointing and torch.is_grad_enabled())
         hidden = self.model.base_model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             attention_mask=batch.attention_mask,
             use_cache=False,
         ).last_hidden_state
+        self.model.eval()
         mask = responses.mask
         targets = responses.tokens[mask].to(hidden.device)
         scores = token_scores(hidden.flatten(0, 1)[batch.predictors], self._output_weight(), targets, temperature)
         padded = torch.zeros(mask.shape)
         return Scores(*(padded.masked_scatter(mask, score.cpu()) for score in scores))
+
+    @torch.no_grad()
+    def score_passes(self, responses: Responses, temperature: float, passes: Sequence[Tensor]) -> Scores:
+        """`score` without gradient, a pass at a time; zero for questions that are in none of them."""
+        scores = Scores(*(torch.zeros(responses.tokens.shape) for _ in Scores._fields))
+        for rows in passes:
+            for everybody, these in zip(scores, self.score(responses.select(rows), temperature), strict=True):
+                everybody[rows] = these
+        return scores
+
+    def passes(self, responses: Responses, rows: Tensor, questions: int) -> list[Tensor]:
+        """Indices (K,) of questions as micro-batches: so many each or, packed, as many as have `tokens` together."""
+        if self.layout != "packed":
+            return list(rows.split(questions))
+        group = responses.tokens.shape[1]
+        sizes = torch.tensor([len(prompt) for prompt in responses.prompts]) * group + responses.lengths.sum(1)
+        passes: list[list[int]] = []
+        room = 0
+        for row in rows.tolist():
+            needed = int(sizes[row])
+            if needed > room or not passes:
+                passes.append([])
+                room = self.tokens
+            passes[-1].append(row)
+            room -= needed
+        return [torch.tensor(one) for one in passes]
 
     def _output_weight(self) -> Tensor:
         head = self.model.get_output_embeddings()
@@ -186,4 +269,40 @@ def _prefix_tree(responses: Responses) -> _Batch:
     return _Batch(input_ids, position_ids, attention.unsqueeze(1), flat[responses.mask])
 
 
-_LAYOUTS = {"prefix_tree": _prefix_tree, "padded": _padded}
+def _packed(responses: Responses) -> _Batch:
+    """One row with every response after its prompt, positions counted from each prompt's start.
+
+    Without an attention mask `transformers` reads from the positions where a sequence ends: its flash attention needs
+    no more, its other implementations make a block-diagonal mask.
+    """
+    lengths = responses.lengths.tolist()
+    sequences = [
+        (*prompt, *row[: length - 1])  # the last token predicts nothing
+        for prompt, rows, lasts in zip(responses.prompts, responses.tokens.tolist(), lengths, strict=True)
+        for row, length in zip(rows, lasts, strict=True)
+    ]
+    input_ids = torch.tensor([token for sequence in sequences for token in sequence]).unsqueeze(0)
+    positions = torch.cat([torch.arange(len(sequence)) for sequence in sequences]).unsqueeze(0)
+    ends = torch.tensor([len(sequence) for sequence in sequences]).cumsum(0)
+    predictors = torch.cat(
+        [
+            torch.arange(end - length, end)
+            for end, length in zip(ends.tolist(), responses.lengths.flatten().tolist(), strict=True)
+        ]
+    )
+    return _Batch(input_ids, positions, None, predictors)
+
+
+_LAYOUTS = {"prefix_tree": _prefix_tree, "padded": _padded, "packed": _packed}
+
+
+def _refuse_dropout(model: PreTrainedModel) -> None:
+    """Raise ConfigError where a model's forward pass is random in training mode."""
+    config = model.config.get_text_config()
+    random = [name for name in vars(config) if name.endswith(("dropout", "_pdrop"))]
+    for name in random:
+        if getattr(config, name):
+            raise ConfigError(
+                f"{type(model).__name__} has {name} = {getattr(config, name)}: the ratios need the same forward pass "
+                "twice; set it to 0, or hardware.gradient_checkpointing to false"
+            )

@@ -29,9 +29,10 @@ from riskpo_study.errors import RunError
 RECORDS = ("metrics", "evaluations", "rollouts", "timings")
 
 TRAINING_CODE = (
-    "advantages", "algorithms", "bundles", "checkpoints", "diagnostics", "evaluation", "experiment", "log_probs",
-    "policy", "risk", "rollouts/engine", "rollouts/transformers_engine", "rollouts/vllm_engine", "runs", "sampling",
-    "seeds", "surrogates", "tasks/countdown", "tasks/protocol", "trainer", "update",
+    "advantages", "algorithms", "bundles", "checkpoints", "diagnostics", "distributed", "evaluation", "experiment",
+    "log_probs", "optimizer", "policy", "risk", "rollouts/engine", "rollouts/transformers_engine",
+    "rollouts/vllm_engine", "runs", "sampling", "seeds", "surrogates", "tasks/countdown", "tasks/protocol", "trainer",
+    "update",
 )  # fmt: skip
 """Modules whose text decides what a run computes: a run is continued with the code that it began with."""
 
@@ -59,6 +60,7 @@ class RunFolder:
     Args:
         path: the folder; made where it does not exist.
         identity: everything that decides the results, JSON-like: configuration, algorithm, seed, digests.
+        writer: whether this process writes; of several that share a run only one does, and the others read.
         existing: what to do with a run that is there already. A run of the same identity is continued in either case;
             one of another identity is refused (`resume`) or cleared away (`replace`).
 
@@ -66,10 +68,12 @@ class RunFolder:
         RunError: where the folder holds another run and may not be replaced, or cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], existing: Existing = "resume") -> None:
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], existing: Existing = "resume", writer: bool = True
+    ) -> None:
         if existing not in ("resume", "replace"):
             raise RunError(f"existing = {existing!r} is unknown; choose resume or replace")
-        self.path = Path(path)
+        self.path, self.writer = Path(path), writer
         self.identity = json.loads(json.dumps(identity))
         self._pending: dict[str, list[pd.DataFrame]] = defaultdict(list)
         manifest = read_manifest(self.path)
@@ -100,7 +104,8 @@ class RunFolder:
 
     def record(self, name: str, frame: pd.DataFrame) -> None:
         """Add rows to one of `RECORDS`; they reach the disk with the next `flush`."""
-        self._pending[name].append(frame)
+        if self.writer:
+            self._pending[name].append(frame)
 
     def flush(self, step: int) -> None:
         """Write the rows recorded since the last flush as the segment that ends with `step`."""
@@ -113,12 +118,14 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Forget what was recorded after `step`, the checkpoint from which the run continues."""
-        for segment in self._segments.glob("*.parquet"):
+        for segment in self._segments.glob("*.parquet") if self.writer else ():
             if int(segment.stem.rpartition("-")[2]) > step:
                 segment.unlink()
 
     def finish(self) -> None:
         """Join the segments to the final records and drop what only a continued run would need."""
+        if not self.writer:
+            return
         for name in RECORDS:
             segments = sorted(self._segments.glob(f"{name}-*.parquet"))
             with files.atomic(self.path / f"{name}.parquet") as temporary:
@@ -139,11 +146,15 @@ class RunFolder:
         return all((self.path / f"{name}.parquet").exists() for name in RECORDS) and (self.path / "snapshots").is_dir()
 
     def _clear(self) -> None:
+        if not self.writer:
+            return
         names = ["manifest.json", "segments", "checkpoints", "snapshots", *(f"{name}.parquet" for name in RECORDS)]
         for name in names:
             files.remove(self.path / name)
 
     def _write_manifest(self) -> None:
+        if not self.writer:
+            return
         with files.atomic(self.path / "manifest.json") as temporary:
             temporary.write_text(json.dumps(self._manifest, indent=2) + "\n")
 

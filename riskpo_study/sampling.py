@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 import torch
 
-from riskpo_study import seeds
+from riskpo_study import distributed, seeds
 from riskpo_study.evaluation import maj_at_k
 from riskpo_study.policy import Policy, Responses, Scores
 from riskpo_study.rollouts import Engine
@@ -33,13 +33,14 @@ def sample_batches(
     Yields:
         Frames with the columns question_id, difficulty, sample, response, reward, answer (None where it does not
         parse), log_prob (of the response, nats), entropy (mean over its tokens, nats), length (tokens), finish_reason.
-        The samples of a question depend on `seed` and on the questions of its batch.
+        The samples of a question depend on `seed` and on the questions of its batch. Of several processes each yields
+        its share of the batches.
     """
     size = max(1, _ROWS_AT_A_TIME // samples)
-    for start in range(0, len(questions), size):
+    for start in distributed.share(range(0, len(questions), size)):
         part = questions[start : start + size]
         generation = engine.generate(
-            policy.encode([question.prompt for question in part]),
+            policy.encode([task.prompt(question) for question in part]),
             samples,
             temperature,
             max_new_tokens,
@@ -50,27 +51,22 @@ def sample_batches(
         log_prob = scores.log_probs.sum(2).tolist()
         entropy = (scores.entropies.sum(2) / generation.lengths).tolist()
         lengths, finished = generation.lengths.tolist(), generation.finished.tolist()
+        judged = verdicts(task, part, texts)
         rows = []
         for q, question in enumerate(part):
-            for s, (text, verdict) in enumerate(zip(texts[q], verdicts(task, question, texts[q]), strict=True)):
+            for s, (text, verdict) in enumerate(zip(texts[q], judged[q], strict=True)):
                 reason = "stop" if finished[q][s] else "length"
-                judged = question.id, question.difficulty, s, text, verdict.reward, verdict.answer
-                rows.append((*judged, log_prob[q][s], entropy[q][s], lengths[q][s], reason))
+                said = question.id, question.difficulty, s, text, verdict.reward, verdict.answer
+                rows.append((*said, log_prob[q][s], entropy[q][s], lengths[q][s], reason))
         yield pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
 
 
 def _scored(policy: Policy, responses: Responses, temperature: float) -> Scores:
     """`policy.score` without gradient, a few responses a row: attention grows with the square of its length."""
-    questions, samples, longest = responses.tokens.shape
-    size = math.gcd(samples, _SCORED_TOGETHER)
-    parts = Responses(
-        tuple(prompt for prompt in responses.prompts for _ in range(samples // size)),
-        responses.tokens.reshape(-1, size, longest),
-        responses.lengths.reshape(-1, size),
-    )
-    with torch.no_grad():
-        scores = policy.score(parts, temperature)
-    return Scores(*(score.view(questions, samples, longest) for score in scores))
+    size = 1 if policy.layout == "packed" else math.gcd(responses.tokens.shape[1], _SCORED_TOGETHER)
+    parts = responses.regrouped(size)
+    passes = policy.passes(parts, torch.arange(len(parts.prompts)), len(parts.prompts))
+    return Scores(*(score.view_as(responses.tokens) for score in policy.score_passes(parts, temperature, passes)))
 
 
 SAMPLE_COLUMNS = [

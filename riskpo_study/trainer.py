@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from riskpo_study import bundles, diagnostics, seeds, surrogates
+from riskpo_study import bundles, diagnostics, distributed, seeds, surrogates
 from riskpo_study.advantages import overlong_penalty
 from riskpo_study.algorithms import Algorithm, RiskSettings
 from riskpo_study.config import Train
@@ -61,6 +61,8 @@ class Trainer:
         train: section of the configuration.
         seed: of all randomness of the run.
         folder: where a batch that produced a non-finite loss or gradient is written.
+        shards: equal pieces in which a step's questions are answered, each with randomness of its own, so that the
+            responses do not depend on how many processes share them.
         importance_cap: corrects for an engine that is not exact, see `surrogates.truncated_importance`; 0 does not.
     """
 
@@ -75,13 +77,13 @@ class Trainer:
         seed: int,
         folder: Path,
         importance_cap: float = 0.0,
+        shards: int = 1,
     ) -> None:
         self.policy, self.engine, self.task, self.algorithm = policy, engine, task, algorithm
         self.train, self.seed, self.folder = train, seed, folder
-        self.importance_cap = importance_cap
+        self.importance_cap, self.shards = importance_cap, shards
         self.updater = Updater(policy, reference, algorithm, train)
         self.steps_done = 0
-        self.difficulties = sorted({question.difficulty for question in task.questions("held_out")})
 
     def step(self) -> StepResult:
         """One step: responses to `train.questions` questions, then one update for each mini-batch."""
@@ -114,11 +116,11 @@ class Trainer:
             "step": self.steps_done,
             **diagnostics.generation_metrics(
                 batch.rewards,
-                torch.tensor([question.difficulty for question in batch.questions]),
+                [question.difficulty for question in batch.questions],
                 log_probs,
                 batch.generation.lengths,
                 batch.generation.finished,
-                self.difficulties,
+                self.task.difficulties,
             ),
             **diagnostics.bundle_metrics(
                 rewards,
@@ -162,30 +164,19 @@ class Trainer:
 
     def _collect(self, clock: _Clock) -> Batch:
         """Generate until `train.questions` questions can be learned from (all can, without dynamic sampling)."""
-        step = self.steps_done
         questions: list[Question] = []
         parts: list[Generation] = []
         rewards = torch.empty(0, self.train.responses, dtype=torch.float64)
         wanted = self.train.questions
         for attempt in range(_RESAMPLING_ROUNDS):
-            asked = self.task.sample(wanted, seeds.generator(self.seed, "questions", step, attempt))
-            with clock.phase("generate"):
-                part = self.engine.generate(
-                    self.policy.encode([self.task.prompt(question) for question in asked]),
-                    self.train.responses,
-                    self.train.temperature,
-                    self.train.max_new_tokens,
-                    seeds.generator(self.seed, "rollouts", step, attempt),
-                )
-            with clock.phase("verify"):
-                texts = self.policy.decode(part)
-                verified = [
-                    [verdict.reward for verdict in verdicts(self.task, question, row)]
-                    for question, row in zip(asked, texts, strict=True)
-                ]
+            asked = self.task.sample(wanted, seeds.generator(self.seed, "questions", self.steps_done, attempt))
+            size = -(-wanted // self.shards)
+            pieces = [(start, asked[start : start + size]) for start in range(0, wanted, size)]
+            mine = [self._answered(piece, (attempt, start), clock) for start, piece in distributed.share(pieces)]
+            for part, verified in distributed.gathered(mine):
+                parts.append(part)
+                rewards = torch.cat([rewards, verified])
             questions += asked
-            parts.append(part)
-            rewards = torch.cat([rewards, torch.tensor(verified, dtype=torch.float64)])
             right = diagnostics.is_right(rewards)
             informative = right.any(1) & ~right.all(1)  # 0 < correct < G
             if not self.algorithm.dynamic_sampling or informative.sum() >= wanted:
@@ -195,6 +186,25 @@ class Trainer:
         else:
             kept = torch.arange(wanted)
         return Batch(questions, _joined(parts), rewards, kept)
+
+    def _answered(
+        self, questions: Sequence[Question], piece: tuple[int, int], clock: _Clock
+    ) -> tuple[Generation, Tensor]:
+        """Responses to some questions, and their rewards (questions, G) float64."""
+        attempt, start = piece
+        purpose = (attempt, start) if self.shards > 1 else (attempt,)
+        with clock.phase("generate"):
+            generation = self.engine.generate(
+                self.policy.encode([self.task.prompt(question) for question in questions]),
+                self.train.responses,
+                self.train.temperature,
+                self.train.max_new_tokens,
+                seeds.generator(self.seed, "rollouts", self.steps_done, *purpose),
+            )
+        with clock.phase("verify"):
+            judged = verdicts(self.task, questions, self.policy.decode(generation))
+        rewards = [[verdict.reward for verdict in row] for row in judged]
+        return generation, torch.tensor(rewards, dtype=torch.float64)
 
     def _reconciled(self, learned: Responses, sampled: Tensor) -> tuple[Tensor, Tensor | None, dict[str, float]]:
         """What an engine's log-probabilities mean to the policy.
@@ -219,7 +229,8 @@ class Trainer:
         path = self.folder / f"failed-step-{step:06d}.pt"
         batch = {part.name: getattr(learned, part.name) for part in fields(learned)}
         found = {"step": step, "loss": error.loss, "gradient_norm": error.norm}
-        torch.save(found | {"rewards": rewards, "advantages": advantages} | batch, path)
+        if distributed.is_main():
+            torch.save(found | {"rewards": rewards, "advantages": advantages} | batch, path)
         return RunError(
             f"step {step}: the loss is {error.loss} and the gradient's norm {error.norm}; training stopped before the "
             f"update. The batch is in {path}. A smaller learning rate (now {error.rate:g}) is the usual remedy"

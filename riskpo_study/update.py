@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from riskpo_study import diagnostics, surrogates
+from riskpo_study import diagnostics, distributed, surrogates
 from riskpo_study.algorithms import Algorithm
 from riskpo_study.config import Train
+from riskpo_study.optimizer import Optimizer
 from riskpo_study.policy import Policy, Responses
 
 # One question in so many measures the divergence from the base model; a penalty on it needs them all. They are evenly
@@ -40,15 +40,7 @@ class Updater:
 
     def __init__(self, policy: Policy, reference: Policy, algorithm: Algorithm, train: Train) -> None:
         self.policy, self.reference, self.algorithm, self.train = policy, reference, algorithm, train
-        self.optimizer = torch.optim.AdamW(
-            policy.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
-        )
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(_rate, train))
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the next update."""
-        return float(self.scheduler.get_last_lr()[0])
+        self.optimizer = Optimizer(policy.model.parameters(), train)
 
     def update(
         self,
@@ -75,18 +67,24 @@ class Updater:
         Raises:
             NonFiniteError: before the optimiser's step.
         """
-        mask = learned.mask  # (Q, G, T)
+        group = learned.tokens.shape[1]
+        if self.policy.layout == "packed":  # a pass takes responses, not questions, as many as fit
+            learned = learned.regrouped(1)
+            old, right, advantages = old.flatten(0, 1)[:, None], right.view(-1, 1), advantages.reshape(-1, 1)
+            importance = None if importance is None else importance.flatten(0, 1)[:, None]
+            mini_batches = [(part[:, None] * group + torch.arange(group)).flatten() for part in mini_batches]
+        mask = learned.mask  # (Q, G, T), packed (Q·G, 1, T)
         compared = torch.arange(0, len(old), 1 if self.train.kl_coefficient else _KL_SHARE)
         reference = self.scored(self.reference, learned.select(compared))
         weights, log_probs, entropies = torch.zeros_like(old), torch.zeros_like(old), torch.zeros_like(old)
-        ratios, clipped = torch.ones_like(old), torch.zeros_like(old, dtype=torch.int8)
+        ratios, clipped = torch.zeros_like(old), torch.zeros_like(old, dtype=torch.int8)
         losses, norms = [], []
         for questions in mini_batches:
             weights[questions] = surrogates.token_weights(
-                self.algorithm.aggregation, mask[questions].flatten(0, 1), self.train.max_new_tokens, mask.shape[1]
+                self.algorithm.aggregation, mask[questions].flatten(0, 1), self.train.max_new_tokens, group
             ).view_as(mask[questions])
-            loss = 0.0
-            for rows, teaches in self._passes(questions, learned.lengths, advantages):
+            loss = torch.zeros((), dtype=torch.float64)
+            for rows, teaches in distributed.share(self._passes(questions, learned, advantages)):
                 with torch.set_grad_enabled(teaches):
                     scores = self.policy.score(learned.select(rows), self.train.temperature)
                     objective = self.algorithm.surrogate(
@@ -108,21 +106,21 @@ class Updater:
                 log_probs[rows], entropies[rows] = scores.log_probs.detach(), scores.entropies
                 ratios[rows] = objective.ratio.detach().view_as(mask[rows]).to(ratios.dtype)
                 clipped[rows] = objective.clipped.view_as(mask[rows])
-            norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.train.max_grad_norm).item()
-            if not math.isfinite(loss) or not math.isfinite(norm):
-                raise NonFiniteError(loss, norm, self.learning_rate)
+            norm = self.optimizer.gather()
+            distributed.add_up(loss)
+            if not loss.isfinite() or not math.isfinite(norm):
+                raise NonFiniteError(loss.item(), norm, self.optimizer.learning_rate)
             self.optimizer.step()
-            self.scheduler.step()
-            self.optimizer.zero_grad()
-            losses.append(loss)
+            losses.append(loss.item())
             norms.append(norm)
 
+        distributed.add_up(log_probs, entropies, ratios, clipped)
         unseen = mini_batches[-1]
         moved = surrogates.kl_k3(old[unseen], log_probs[unseen])
         return {
             "loss": sum(losses) / len(losses),
             "gradient/norm": sum(norms) / len(norms),
-            "learning_rate": self.learning_rate,
+            "learning_rate": self.optimizer.learning_rate,
             # What the updates before the last one changed, on questions that they have not learned from.
             "kl/step": diagnostics.masked_mean(moved, mask[unseen]) if len(mini_batches) > 1 else math.nan,
             "kl/base": diagnostics.masked_mean(surrogates.kl_k3(old[compared], reference), mask[compared]),
@@ -130,20 +128,20 @@ class Updater:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+        return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.optimizer.load_state_dict(state)
 
-    @torch.no_grad()
     def scored(self, policy: Policy, responses: Responses) -> Tensor:
         """(Q, G, T) log-probabilities that a policy gives to responses, a micro-batch at a time."""
-        rows = torch.arange(len(responses.prompts)).split(self.train.micro_batch)
-        parts = (responses.select(part) for part in rows)
-        return torch.cat([policy.score(part, self.train.temperature).log_probs for part in parts])
+        parts = responses.regrouped(1) if policy.layout == "packed" else responses
+        passes = policy.passes(parts, torch.arange(len(parts.prompts)), self.train.micro_batch)
+        log_probs = policy.score_passes(parts, self.train.temperature, distributed.share(passes)).log_probs
+        distributed.add_up(log_probs)
+        return log_probs.view_as(responses.tokens)
 
-    def _passes(self, questions: Tensor, lengths: Tensor, advantages: Tensor) -> Iterator[tuple[Tensor, bool]]:
+    def _passes(self, questions: Tensor, learned: Responses, advantages: Tensor) -> Iterator[tuple[Tensor, bool]]:
         """The micro-batches of a mini-batch, and whether they have a gradient.
 
         Questions whose advantages are all zero have none, and are scored for the metrics alone.
@@ -153,15 +151,6 @@ class Updater:
             teaches[:] = True
         for chosen in (True, False):
             part = questions[teaches == chosen]
-            by_length = lengths[part].sum(1).argsort(stable=True)  # like with like: less padding
-            yield from ((rows, chosen) for rows in part[by_length].split(self.train.micro_batch) if len(rows))
-
-
-def _rate(train: Train, updates: int) -> float:
-    """Share of the learning rate for the update after so many: a linear warm-up, then constant or half a cosine."""
-    if updates < train.warmup_steps:
-        return (updates + 1) / (train.warmup_steps + 1)
-    if train.schedule == "constant":
-        return 1.0
-    done = (updates - train.warmup_steps) / (train.steps * train.mini_batches - train.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+            by_length = learned.lengths[part].sum(1).argsort(stable=True)  # like with like: less padding
+            passes = self.policy.passes(learned, part[by_length], self.train.micro_batch)
+            yield from ((rows, chosen) for rows in passes if len(rows))

@@ -112,7 +112,7 @@ def test_conda_environment_is_the_same_set() -> None:
 
 
 def order(extra: str) -> int:
-    return ["notebooks", "pipeline", "dev", "vllm"].index(extra)
+    return ["notebooks", "pipeline", "tracking", "dev", "vllm"].index(extra)
 
 
 def test_make_installs_every_extra_and_vllm_on_demand() -> None:

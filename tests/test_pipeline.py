@@ -29,7 +29,7 @@ DEFINITION = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = DEFINITION["stages"]
 SECTIONS = {"runs", "task", "base_model", "risk", "train", "algorithms", "evaluation"}
 # What these modules do (check, name, write) does not decide what is computed.
-NEUTRAL = {f"{PACKAGE}/{module}.py" for module in ("__init__", "config", "errors", "files", "notebooks")}
+NEUTRAL = {f"{PACKAGE}/{module}.py" for module in ("__init__", "config", "errors", "files", "notebooks", "tracking")}
 
 
 def words(stage: str) -> list[str]:

@@ -1,6 +1,8 @@
 import pytest
 import torch
 from conftest import random_model
+from hypothesis import given
+from hypothesis import strategies as st
 
 from riskpo_study import policy as policy_module
 from riskpo_study.errors import ConfigError, DataError
@@ -32,7 +34,7 @@ def one_at_a_time(model, responses, temperature):
     return log_probs, entropies
 
 
-@pytest.mark.parametrize("layout", ["prefix_tree", "padded"])
+@pytest.mark.parametrize("layout", ["prefix_tree", "padded", "packed"])
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
 def test_scores_equal_one_forward_pass_a_response(policy, layout, temperature):
     responses = make_responses()
@@ -45,12 +47,59 @@ def test_scores_equal_one_forward_pass_a_response(policy, layout, temperature):
 def test_layouts_give_the_same_gradients(policy):
     responses = make_responses(seed=1)
     gradients = {}
-    for layout in ("prefix_tree", "padded"):
+    for layout in ("prefix_tree", "padded", "packed"):
         policy.model.zero_grad()
         Policy(policy.model, policy.tokenizer, layout).score(responses).log_probs.square().sum().backward()
         gradients[layout] = [parameter.grad.clone() for parameter in policy.model.parameters()]
-    for ours, theirs in zip(*gradients.values(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    for layout in ("padded", "packed"):
+        for ours, theirs in zip(gradients["prefix_tree"], gradients[layout], strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_checkpointing_gives_the_same_gradients_and_leaves_the_model_in_evaluation_mode(policy):
+    responses = make_responses(seed=5)
+    gradients = []
+    for checkpointing in (False, True):
+        policy.model.zero_grad()
+        scored = Policy(policy.model, policy.tokenizer, checkpointing=checkpointing).score(responses)
+        scored.log_probs.square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in policy.model.parameters()])
+        assert not policy.model.training
+    assert all(layer.gradient_checkpointing for layer in policy.model.model.layers)
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_checkpointing_refuses_dropout(policy):
+    policy.model.config.attention_dropout = 0.1
+    with pytest.raises(ConfigError, match="Qwen2ForCausalLM has attention_dropout = 0.1.*gradient_checkpointing"):
+        Policy(policy.model, policy.tokenizer, checkpointing=True)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 30))
+def test_packed_passes_fit_and_leave_nothing_out(lengths, tokens):
+    """As many neighbours as fit; a question that does not fit at all has a pass of its own."""
+    responses = Responses(
+        ((1, 2),) * len(lengths), torch.zeros(len(lengths), 1, 9).long(), torch.tensor(lengths)[:, None]
+    )
+    packed = Policy.__new__(Policy)
+    packed.layout, packed.tokens = "packed", tokens
+    passes = packed.passes(responses, torch.arange(len(lengths)), questions=3)
+    assert torch.cat(passes).tolist() == list(range(len(lengths)))
+    sizes = [sum(lengths[row] + 2 for row in one.tolist()) for one in passes]
+    assert all(size <= tokens or len(one) == 1 for size, one in zip(sizes, passes, strict=True))
+    following = [lengths[one[0]] + 2 for one in passes[1:]]
+    assert all(size + more > tokens for size, more in zip(sizes, following, strict=False))
+
+
+def test_messages_go_through_the_chat_template(policy):
+    messages = [{"role": "user", "content": "2 3 = 5 :"}]
+    with pytest.raises(ConfigError, match="has no chat template"):
+        policy.encode([messages])
+    policy.tokenizer.chat_template = (
+        "{% for m in messages %}= {{ m.content }}{% endfor %}{% if add_generation_prompt %} ({% endif %}"
+    )
+    assert policy.encode([messages, "2"]) == policy.encode(["= 2 3 = 5 : (", "2"])
 
 
 def test_untied_output_layers_are_scored_too(policy):
@@ -77,8 +126,8 @@ def test_encode_and_decode_are_inverse_on_answers(policy):
 
 
 def test_bad_settings_are_named(policy, tmp_path):
-    with pytest.raises(ConfigError, match="layout = 'packed' is unknown; choose one of prefix_tree, padded"):
-        Policy(policy.model, policy.tokenizer, "packed")
+    with pytest.raises(ConfigError, match="layout = 'dense' is unknown; choose one of prefix_tree, padded"):
+        Policy(policy.model, policy.tokenizer, "dense")
     with pytest.raises(DataError, match="there is no model in .*nowhere"):
         Policy.load(tmp_path / "nowhere")
     policy.tokenizer.pad_token = None

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from riskpo_study import algorithms, bundles, risk, seeds, update
+from riskpo_study import algorithms, bundles, optimizer, risk, seeds, update
 from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.errors import RunError
 from riskpo_study.policy import Policy
@@ -30,6 +30,13 @@ class Generous:
 
     def verify(self, question, response):
         return replace(self.task.verify(question, response), reward=float(len(response) % 2 == 0))
+
+
+def take_plain_steps(trainer):
+    """SGD with rate 1: what a step changes is minus the gradient."""
+    plain = trainer.updater.optimizer
+    plain.adam = torch.optim.SGD(plain.masters, lr=1.0)
+    plain.scheduler = torch.optim.lr_scheduler.ConstantLR(plain.adam, 1.0)
 
 
 def weights(trainer):
@@ -59,14 +66,69 @@ def test_gradients_do_not_depend_on_the_micro_batch(name, base_model, settings, 
         trainer = make_trainer(
             base_model, settings, Generous(task), tmp_path, name, micro_batch=micro, mini_batches=1, max_grad_norm=1e9
         )
-        trainer.updater.optimizer = torch.optim.SGD(trainer.policy.model.parameters(), lr=1.0)
-        trainer.updater.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.updater.optimizer, 1.0)
+        take_plain_steps(trainer)
         before = weights(trainer)
         metrics = trainer.step().metrics
         results.append((weights(trainer) - before, metrics["loss"], metrics["entropy/mean"]))
     for gradient, loss, entropy in results[1:]:
         torch.testing.assert_close(gradient, results[0][0], atol=1e-6, rtol=1e-4)
         assert loss == pytest.approx(results[0][1], abs=1e-6) and entropy == pytest.approx(results[0][2], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["grpo", "dapo", "riskpo", "pass_at_k"])
+def test_layouts_and_checkpointing_change_neither_gradients_nor_metrics(name, base_model, settings, task, tmp_path):
+    results = []
+    for layout, tokens, checkpointing in (
+        ("prefix_tree", 1, False),
+        ("padded", 1, False),
+        ("packed", 1, False),
+        ("packed", 60, True),
+        ("packed", 999, False),
+    ):
+        trainer = make_trainer(
+            base_model, settings, Generous(task), tmp_path, name, mini_batches=2, max_grad_norm=1e9, kl_coefficient=0.1
+        )
+        engine = trainer.engine
+        policy = Policy(trainer.policy.model, trainer.policy.tokenizer, layout, tokens, checkpointing)
+        trainer.policy = trainer.updater.policy = engine.policy = policy
+        take_plain_steps(trainer)
+        before = weights(trainer)
+        metrics = trainer.step().metrics
+        results.append((weights(trainer) - before, metrics))
+    for gradient, metrics in results[1:]:
+        torch.testing.assert_close(gradient, results[0][0], atol=1e-5, rtol=1e-3)
+        assert metrics == pytest.approx(results[0][1], nan_ok=True, abs=1e-5)
+
+
+def test_bfloat16_weights_add_up_small_updates_in_float32(base_model, settings, task, tmp_path):
+    """With a rate that bfloat16 alone would round away the weights move all the same, as those of float32 do."""
+    moved = {}
+    start = Policy.load(base_model)
+    for dtype in ("float32", "bfloat16"):
+        trainer = make_trainer(base_model, settings, Generous(task), tmp_path, learning_rate=1e-5, warmup_steps=0)
+        policy = Policy.load(base_model, hardware=replace(settings.hardware, dtype=dtype))
+        trainer.updater = update.Updater(policy, start, trainer.algorithm, trainer.train)
+        trainer.policy, trainer.engine = policy, TransformersEngine(policy)
+        before = torch.cat([one.detach().float().flatten() for one in trainer.updater.optimizer.masters])
+        for _ in range(3):
+            metrics = trainer.step().metrics
+        after = torch.cat([one.detach().flatten() for one in trainer.updater.optimizer.masters])
+        moved[dtype] = (after - before).abs().mean().item()
+        assert math.isfinite(metrics["loss"]) and {one.dtype for one in policy.model.parameters()} == {
+            policy.model.dtype
+        }
+    assert policy.model.dtype == torch.bfloat16
+    assert moved["bfloat16"] == pytest.approx(moved["float32"], rel=0.2)
+    rounded = torch.cat([one.detach().float().flatten() for one in policy.model.parameters()])
+    assert torch.equal(rounded, after.bfloat16().float())
+
+    state = trainer.state_dict()
+    resumed = update.Updater(
+        Policy.load(base_model, hardware=replace(settings.hardware, dtype="bfloat16")), start, trainer.algorithm,
+        trainer.train,
+    )  # fmt: skip
+    resumed.load_state_dict(state["updater"])
+    assert torch.equal(after, torch.cat([one.detach().flatten() for one in resumed.optimizer.masters]))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(base_model, settings, task, tmp_path):
@@ -196,8 +258,7 @@ def test_questions_without_a_signal_have_no_gradient_but_are_measured(base_model
         trainer = make_trainer(base_model, settings, Generous(task), tmp_path, mini_batches=1, max_grad_norm=1e9)
         if not leave_out:
             trainer.updater._passes = lambda questions, *_: ((rows, True) for rows in questions.split(5))
-        trainer.updater.optimizer = torch.optim.SGD(trainer.policy.model.parameters(), lr=1.0)
-        trainer.updater.scheduler = torch.optim.lr_scheduler.ConstantLR(trainer.updater.optimizer, 1.0)
+        take_plain_steps(trainer)
         before = weights(trainer)
         metrics = trainer.step().metrics
         results.append((weights(trainer) - before, metrics))
@@ -227,10 +288,10 @@ def test_stratified_bundles_join_questions_of_similar_accuracy(base_model, setti
 
 def test_the_learning_rate_warms_up_and_decays(settings):
     train = replace(settings.train, steps=10, mini_batches=2, warmup_steps=3, schedule="cosine")
-    rates = [update._rate(train, done) for done in range(20)]
+    rates = [optimizer._rate(train, done) for done in range(20)]
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert rates[3:] == sorted(rates[3:], reverse=True) and 0 < rates[-1] < 0.05
-    assert [update._rate(replace(train, schedule="constant"), done) for done in (3, 19)] == [1.0, 1.0]
+    assert [optimizer._rate(replace(train, schedule="constant"), done) for done in (3, 19)] == [1.0, 1.0]
 
 
 def test_the_step_is_measured_on_questions_not_yet_learned_from(base_model, settings, task, tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -18,7 +18,7 @@ import torch
 
 from riskpo_study.errors import ConfigError
 from riskpo_study.seeds import derive, generator
-from riskpo_study.tasks.protocol import Question, Split, Verdict
+from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -188,13 +188,14 @@ class Countdown:
             if not 1 <= getattr(config, key) <= LARGEST:
                 raise ConfigError(f"task.{key} = {getattr(config, key)} must be in [1, {LARGEST}].")
         self.config = config
+        self.difficulties: Sequence[Difficulty] = sorted(config.numbers)
 
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different training questions in random order, equally many of each difficulty."""
         mixture = self._mixture(n, self.config.numbers, generator, distinct=True)
         return [_question(solved) for solved in mixture]
 
-    def prompt(self, question: Question) -> str:
+    def prompt(self, question: Question) -> Prompt:
         """``3 7 12 = 15 :``, the numbers in ascending order."""
         return question.prompt
 

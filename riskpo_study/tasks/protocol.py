@@ -12,14 +12,21 @@ if TYPE_CHECKING:
 
 Split = Literal["development", "held_out"]
 
+Difficulty = int | str
+"""A level that the task defines, or the name of a benchmark: what results are told apart by."""
+
+
+Prompt = str | Sequence[Mapping[str, str]]
+"""A text that the model continues, or messages (`role`, `content`) that it answers in its chat template."""
+
 
 @dataclass(frozen=True)
 class Question:
     """One question: ``id`` names the problem, ``payload`` is what the verifier needs to know about it."""
 
     id: str
-    prompt: str
-    difficulty: int
+    prompt: Prompt = field(hash=False)
+    difficulty: Difficulty
     payload: Mapping[str, Any] = field(hash=False)
 
 
@@ -40,12 +47,15 @@ class Task(Protocol):
 
     name: str
 
+    difficulties: Sequence[Difficulty]
+    """Of its training questions, in ascending order."""
+
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different questions of the training split, in random order."""
         ...
 
-    def prompt(self, question: Question) -> str:
-        """The text that the policy continues."""
+    def prompt(self, question: Question) -> Prompt:
+        """What the policy continues or answers."""
         ...
 
     def verify(self, question: Question, response: str) -> Verdict:
@@ -54,6 +64,14 @@ class Task(Protocol):
 
     def questions(self, split: Split) -> list[Question]:
         """The fixed questions of an evaluation split, ordered by difficulty."""
+        ...
+
+
+class BatchTask(Task, Protocol):
+    """A task whose verification is worth several processes."""
+
+    def verify_all(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
+        """`verify` of every question and response."""
         ...
 
 
@@ -71,7 +89,12 @@ class TeachableTask(Task, Protocol):
         ...
 
 
-def verdicts(task: Task, question: Question, responses: Sequence[str]) -> list[Verdict]:
-    """Judge the responses to one question; equal ones are verified once."""
-    judged = {response: task.verify(question, response) for response in set(responses)}
-    return [judged[response] for response in responses]
+def verdicts(task: Task, questions: Sequence[Question], responses: Sequence[Sequence[str]]) -> list[list[Verdict]]:
+    """Judge the responses to each question; equal ones are verified once."""
+    pairs = [
+        (question, text) for question, row in zip(questions, responses, strict=True) for text in dict.fromkeys(row)
+    ]
+    verify_all = getattr(task, "verify_all", None)
+    judged = verify_all(pairs) if verify_all else [task.verify(*pair) for pair in pairs]
+    by_text = {(question.id, text): verdict for (question, text), verdict in zip(pairs, judged, strict=True)}
+    return [[by_text[question.id, text] for text in row] for question, row in zip(questions, responses, strict=True)]
