@@ -7,56 +7,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK_ELEMENTS = 2**24
+_LOGITS = 2**24
 """Logits held at a time (64 MiB in float32): 110 tokens of a vocabulary of 151 936, every token of a tiny one."""
 
 
 class _TokenScores(torch.autograd.Function):
-    """Forward and backward run over chunks of tokens; the backward pass computes its logits again."""
+    """The forward pass goes over chunks of tokens; the backward pass computes the logits again.
+
+    It goes over blocks of the vocabulary, so that the gradient of each output embedding is finished at once and
+    nothing but the gradients themselves is as large as the head.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int) -> Any:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, held: int) -> Any:
         log_probs = hidden.new_empty(len(hidden), dtype=torch.float32)
-        entropies = torch.empty_like(log_probs)
-        for part in torch.arange(len(hidden), device=hidden.device).split(chunk):
-            log_p = _log_softmax(hidden[part], weight, temperature)
+        entropies, largest, log_sums = (torch.empty_like(log_probs) for _ in range(3))
+        for part in torch.arange(len(hidden), device=hidden.device).split(max(1, held // len(weight))):
+            logits = _logits(hidden[part], weight, temperature)
+            largest[part], likeliest = logits.max(1)
+            log_p = logits.log_softmax(1)
+            log_sums[part] = -log_p.gather(1, likeliest[:, None]).squeeze(1)
             log_probs[part] = log_p.gather(1, targets[part, None]).squeeze(1)
             entropies[part] = -(log_p.exp() * log_p).sum(1)
-        ctx.save_for_backward(hidden, weight, targets)
-        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.save_for_backward(hidden, weight, targets, largest, log_sums)
+        ctx.temperature, ctx.held = temperature, held
         ctx.mark_non_differentiable(entropies)
         return log_probs, entropies
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Any:
-        hidden, weight, targets = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        for part in torch.arange(len(hidden), device=hidden.device).split(ctx.chunk):
-            # d log p_y / d logits = onehot(y) − p
-            grad_logits = _log_softmax(hidden[part], weight, ctx.temperature).exp_().mul_(-grad[part, None])
-            grad_logits.scatter_add_(1, targets[part, None], grad[part, None])
+        hidden, weight, targets, largest, log_sums = ctx.saved_tensors
+        grad_hidden, grad_weight = torch.zeros_like(hidden, dtype=torch.float32), torch.empty_like(weight)
+        for start in range(0, len(weight), block := max(1, ctx.held // len(hidden))):
+            rows = weight[start : start + block]
+            log_p = _logits(hidden, rows, ctx.temperature).sub_(largest[:, None]).sub_(log_sums[:, None])
+            grad_logits = log_p.exp_().mul_(-grad[:, None])  # d log p_y / d logits = onehot(y) − p
+            here = ((targets >= start) & (targets < start + block)).nonzero().squeeze(1)
+            grad_logits[here, targets[here] - start] += grad[here]
             grad_logits = (grad_logits / ctx.temperature).to(weight.dtype)
-            grad_hidden[part] = grad_logits @ weight
-            _add_product(grad_weight, grad_logits.T, hidden[part])
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+            grad_hidden += grad_logits @ rows
+            torch.mm(grad_logits.T, hidden, out=grad_weight[start : start + block])
+        return grad_hidden.to(hidden.dtype), grad_weight, None, None, None
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """`total += left @ right` in float32, without a second matrix of that size."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-        return
-    for rows in torch.arange(len(total), device=total.device).split(max(1, _CHUNK_ELEMENTS // total.shape[1])):
-        total[rows] += left[rows] @ right
-
-
-def _log_softmax(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    return ((hidden @ weight.T).float() / temperature).log_softmax(1)
+def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    return (hidden @ weight.T).float() / temperature
 
 
 def token_scores(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0, chunk: int | None = None
+    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0, held: int = _LOGITS
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target token and entropy of its distribution, both (N,) in nats and float32.
 
@@ -67,8 +66,7 @@ def token_scores(
         weight: (V, D) output embedding.
         targets: (N,) token ids.
         temperature: of the sampling distribution.
-        chunk: tokens at a time; by default as many as hold 2²⁴ logits.
+        held: logits that are in memory at a time, at least those of one token, or of one output embedding.
     """
-    chunk = chunk or max(1, _CHUNK_ELEMENTS // weight.shape[0])
-    log_probs, entropies = _TokenScores.apply(hidden, weight, targets, temperature, chunk)  # type: ignore[no-untyped-call]
+    log_probs, entropies = _TokenScores.apply(hidden, weight, targets, temperature, held)  # type: ignore[no-untyped-call]
     return log_probs, entropies
