@@ -2,8 +2,8 @@
 
 One response of 3 072 tokens from a random head of hidden size 1 536 and a vocabulary of 151 936 (Qwen2.5-1.5B), forward
 and backward, in float32. Each contender runs in a process of its own; what is measured is the peak memory beyond
-hidden states and head, and without their gradients, which stay. Both must give the same numbers. On a GPU where there is
-one.
+hidden states and head, and without their gradients, which stay. Both must give the same numbers. Runs on a GPU where
+there is one.
 """
 
 from __future__ import annotations
