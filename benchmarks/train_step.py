@@ -99,7 +99,7 @@ def ours(settings: Config, model: Path) -> Step:
         policy=policy,
         reference=Policy.load(model, settings.train.layout),
         engine=TransformersEngine(policy),
-        task=tasks.build(settings.task),
+        task=tasks.build(settings),
         algorithm=algorithms.build("grpo", settings.algorithms["grpo"], settings.risk),
         train=settings.train,
         seed=SEED,
@@ -122,7 +122,7 @@ def ours(settings: Config, model: Path) -> Step:
 
 def trl(settings: Config, model: Path, steps: int) -> tuple[Step, dict[str, str]]:
     """Steps of TRL's trainer in a process of its own, on the questions that ours asks; and its versions."""
-    task, questions = tasks.build(settings.task), settings.train.questions
+    task, questions = tasks.build(settings), settings.train.questions
     setup = {
         "model": str(model.resolve()),
         "task": asdict(settings.task),

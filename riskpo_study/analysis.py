@@ -36,7 +36,9 @@ Floats = NDArray[np.float64]
 
 def heading(difficulty: str) -> str:
     """What figures and tables call the questions of a difficulty."""
-    return "All questions" if difficulty == OVERALL else f"{difficulty} numbers"
+    if difficulty == OVERALL:
+        return "All questions"
+    return f"{difficulty} numbers" if difficulty.isdigit() else difficulty.replace("_", " ")
 
 
 def final(counts: pd.DataFrame) -> pd.DataFrame:
@@ -100,8 +102,12 @@ def best(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def extremes(tidy: pd.DataFrame) -> pd.DataFrame:
-    """The estimates over the easiest and over the hardest questions; all where there is one difficulty only."""
-    found = sorted(set(tidy["difficulty"]) - {OVERALL}, key=int)
+    """The estimates over the easiest and over the hardest questions; all where there is one difficulty only.
+
+    Args:
+        tidy: difficulties ascend from one row to the next.
+    """
+    found = [difficulty for difficulty in tidy["difficulty"].unique() if difficulty != OVERALL]
     return tidy[tidy["difficulty"].isin([found[0], found[-1]])] if found else tidy
 
 

@@ -1,36 +1,79 @@
-"""A small Qwen2 language model, trained from nothing on demonstrations of a task."""
+"""The model that every run starts from: a small Qwen2 trained from nothing on demonstrations, or a published one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm import trange
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from riskpo_study.errors import ConfigError
+from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.files import atomic
 from riskpo_study.seeds import derive, generator
-from riskpo_study.tasks.protocol import TeachableTask
+from riskpo_study.tasks.protocol import Task, TeachableTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
     from riskpo_study.config import BaseModel as BaseModelConfig
 
-__all__ = ["build_model", "pretrain"]
+__all__ = ["build_model", "examples", "obtain", "pretrain"]
 
 # AutoTokenizer takes the tokenizer of a Qwen2 checkpoint for Qwen's own, whatever its files say, and splits
 # numbers into digits. Where the checkpoint claims code of its own that is not trusted, it believes the files.
 KEEP_TOKENIZER = {"AutoTokenizer": [None, None]}
+COLUMNS = ["step", "loss", "learning_rate", "gradient_norm", "tokens"]
 CONTEXT = 64  # positions: prompt and response of every difficulty
 MAX_GRAD_NORM = 1.0
 BETAS = (0.9, 0.95)
 ROWS = 64  # sequences in one forward pass; of similar length, so that little of it is padding
+
+
+def obtain(task: Task, config: BaseModelConfig, folder: Path) -> pd.DataFrame:
+    """Put the base model and its tokenizer into ``folder``: a published one where the configuration names it.
+
+    Returns what ``pretrain`` does, without rows for a published model.
+    Raises ConfigError where the task cannot teach a model, DataError where the published one cannot be had.
+    """
+    if config.pretrained == "none":
+        return pretrain(teachable(task), config, folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(config.pretrained, revision=config.revision, dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(config.pretrained, revision=config.revision)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"base_model.pretrained = {config.pretrained!r}, revision {config.revision!r}, cannot be loaded "
+            f"({str(error).splitlines()[0]}): name a model of the hub, or download it where there is a network "
+            f"(hf download {config.pretrained}) and take its folder."
+        ) from error
+    with atomic(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    return pd.DataFrame(columns=COLUMNS)
+
+
+def teachable(task: Task) -> TeachableTask:
+    """The task; ConfigError where it has no demonstrations to learn from."""
+    if not hasattr(task, "demonstrations"):
+        raise ConfigError(
+            f"task.name = {task.name!r} cannot teach a model from nothing: name one in base_model.pretrained"
+        )
+    return cast("TeachableTask", task)
+
+
+def examples(task: Task, n: int) -> list[str]:
+    """What a few training questions look like, with a solution where the task shows any."""
+    draws = generator(0, "examples")
+    if hasattr(task, "demonstrations"):
+        return [f"{prompt} {solution}" for prompt, solution in teachable(task).demonstrations(n, draws)]
+    prompts = [task.prompt(question) for question in task.sample(n, draws)]
+    return [prompt if isinstance(prompt, str) else "\n".join(part["content"] for part in prompt) for prompt in prompts]
 
 
 def pretrain(
@@ -73,7 +116,7 @@ def pretrain(
     with atomic(Path(folder)) as partial:
         model.eval().save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-    return pd.DataFrame(records, columns=["step", "loss", "learning_rate", "gradient_norm", "tokens"])
+    return pd.DataFrame(records, columns=COLUMNS)
 
 
 def build_model(config: BaseModelConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:

@@ -21,8 +21,8 @@ import yaml
 from riskpo_study.errors import ConfigError
 
 __all__ = [
-    "Config", "Runs", "Task", "BaseModel", "Risk", "Train", "Hardware", "Rollouts", "Tuning", "Evaluation", "Theory",
-    "from_mapping", "load", "root",
+    "Config", "Runs", "Task", "Math", "BaseModel", "Risk", "Train", "Hardware", "Rollouts", "Tuning", "Evaluation",
+    "Theory", "from_mapping", "load", "root",
 ]  # fmt: skip
 
 
@@ -128,10 +128,43 @@ class Task(Section):
 
 
 @dataclass(frozen=True)
+class Math(Section):
+    """The questions of the task `math`: names of `datasets.DATASETS`, and how they are asked and judged."""
+
+    key = "math"
+    training: tuple[str, ...]
+    evaluation: tuple[str, ...]
+    revisions: Mapping[str, str]
+    folder: str
+    instruction: str
+    development: Whole
+    longest_question: Count
+    seconds: Positive
+    workers: Count
+
+    def check(self) -> None:
+        for name in ("training", "evaluation"):
+            _require_distinct(f"math.{name}", getattr(self, name))
+        for name in self.revisions:
+            if name not in (*self.training, *self.evaluation):
+                raise ConfigError(f"math.revisions.{name} is of no dataset of math.training or math.evaluation.")
+        if self.folder != "none" and self.revisions:
+            raise ConfigError(f"math.folder = {self.folder!r} holds local copies, which have no revision: empty one.")
+
+    @property
+    def deciding(self) -> Mapping[str, object]:
+        """What decides the results, besides the content of the datasets."""
+        keys = ("training", "evaluation", "instruction", "development", "longest_question", "seconds")
+        return {key: getattr(self, key) for key in keys}
+
+
+@dataclass(frozen=True)
 class BaseModel(Section):
-    """The transformer trained from scratch that every run starts from."""
+    """The transformer that every run starts from: a published one, or one trained from scratch."""
 
     key = "base_model"
+    pretrained: str
+    revision: str
     layers: Count
     width: Count
     heads: Count
@@ -227,6 +260,7 @@ class Rollouts(Section):
     dtype: Literal["float32", "bfloat16", "float16"]
     gpu_memory: OpenLevel
     tensor_parallel_size: Count
+    max_model_len: Whole
     check_every: Count
     importance_cap: NonNegative
 
@@ -314,6 +348,7 @@ class Config:
     profile: str
     runs: Runs
     task: Task
+    math: Math
     base_model: BaseModel
     risk: Risk
     train: Train
@@ -337,6 +372,8 @@ class Config:
             raise ConfigError(
                 f"task.name = {self.task.name!r} is not implemented; known tasks: {', '.join(tasks.TASKS)}."
             )
+        if self.task.name == "math" and self.base_model.pretrained == "none":
+            raise ConfigError("task.name = 'math' needs a published model: name one in base_model.pretrained.")
         if self.rollouts.engine == "vllm" and self.train.temperature < 0.01:
             raise ConfigError(f"train.temperature = {self.train.temperature}: vLLM samples at 0.01 or more.")
         for name in self.runs.ablations:

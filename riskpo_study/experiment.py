@@ -25,18 +25,19 @@ from riskpo_study.trainer import Trainer
 __all__ = ["run_identity", "train"]
 
 
-def run_identity(config: Config, algorithm: str, seed: int, base_model: Path) -> dict[str, Any]:
+def run_identity(config: Config, algorithm: str, seed: int, base_model: Path, task: Task) -> dict[str, Any]:
     """Everything that decides the results of a run, JSON-like."""
     plain = config.as_dict()
     return {
         "algorithm": algorithm,
         "seed": seed,
         **{section: plain[section] for section in ("task", "risk", "train")},
+        "data": task.provenance,
         "hardware": config.hardware.deciding,
         "rollouts": config.rollouts.deciding,
         "options": plain["algorithms"].get(algorithm, {}),
         "base_model": files.digest(*sorted(base_model.glob("*.safetensors"))),
-        "code": runs.code_digest(),
+        "code": runs.code_digest(*task.modules),
     }
 
 
@@ -65,9 +66,9 @@ def train(
     distributed.start()
     torch.set_num_threads(config.train.threads)
     settings = replace(config.train, learning_rate=options.get("learning_rate", config.train.learning_rate))
-    task = tasks.build(config.task)
+    task = tasks.build(config)
     reference = Policy.load(base_model, settings.layout, config.hardware)
-    identity = run_identity(config, algorithm, seed, base_model)
+    identity = run_identity(config, algorithm, seed, base_model, task)
     run = distributed.main_first(lambda: runs.RunFolder(folder, identity, existing, distributed.is_main()))
     if run.finished:
         return run.path

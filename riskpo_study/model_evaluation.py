@@ -68,7 +68,7 @@ def evaluate(config: Config, models: Mapping[int, Path], folder: Path, seed: int
         The counts.
     """
     settings = config.evaluation
-    questions = tasks.build(config.task).questions("held_out")
+    questions = tasks.build(config).questions("held_out")
     records: dict[str, list[pd.DataFrame]] = {"samples": [], "counts": [], "quantile_logprob": []}
     for step, model in sorted(models.items()):
         n = settings.samples if step == max(models) else min(_EARLIER_SAMPLES, settings.samples)
@@ -108,7 +108,7 @@ def respond(
     batches = sample_batches(
         policy,
         rollouts.build(config.rollouts, policy, model),
-        tasks.build(config.task),
+        tasks.build(config),
         questions,
         samples,
         config.train.temperature,

@@ -18,6 +18,7 @@ from riskpo_study import config as configuration
 from riskpo_study import files
 from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError, DataError, RunError
+from riskpo_study.runs import differences, read_manifest
 
 __all__ = ["BASE", "Record", "collect", "missing", "read"]
 
@@ -51,8 +52,9 @@ def collect(results: Path, config: Config) -> list[str]:
         The runs that have not been made yet, as `algorithm-seed`: a study can be looked at before it is finished.
 
     Raises:
-        DataError: where a run has been made in part, or no run at all.
+        DataError: where a run has been made in part, no run at all, or two with different data.
     """
+    _refuse_other_data([results / "runs" / f"{a}-{s}" for a, s in config.runs.all])
     absent: dict[str, None] = {}
     for record in get_args(Record):
         path = results / "records" / f"{record}.parquet"
@@ -79,6 +81,17 @@ def collect(results: Path, config: Config) -> list[str]:
         with files.atomic(path) as temporary:
             pd.concat(frames, ignore_index=True).to_parquet(temporary, index=False)
     return list(absent)
+
+
+def _refuse_other_data(folders: Sequence[Path]) -> None:
+    """Raise DataError where two runs were trained or evaluated on different data."""
+    known = {folder: manifest["identity"].get("data") for folder in folders if (manifest := read_manifest(folder))}
+    for folder, data in known.items():
+        if found := next(differences(data, next(iter(known.values()))), None):
+            first = next(iter(known))
+            raise DataError(
+                f"{folder.name} and {first.name} have different data, {found}: make one of them again (dvc repro)."
+            )
 
 
 def read(

@@ -31,18 +31,17 @@ RECORDS = ("metrics", "evaluations", "rollouts", "timings")
 TRAINING_CODE = (
     "advantages", "algorithms", "bundles", "checkpoints", "diagnostics", "distributed", "evaluation", "experiment",
     "log_probs", "optimizer", "policy", "risk", "rollouts/engine", "rollouts/transformers_engine",
-    "rollouts/vllm_engine", "runs", "sampling", "seeds", "surrogates", "tasks/countdown", "tasks/protocol", "trainer",
-    "update",
+    "rollouts/vllm_engine", "runs", "sampling", "seeds", "surrogates", "tasks/protocol", "trainer", "update",
 )  # fmt: skip
-"""Modules whose text decides what a run computes: a run is continued with the code that it began with."""
+"""Modules whose text decides what a run computes, besides those of its task: it goes on with the code it began with."""
 
 Existing = Literal["resume", "replace"]
 
 
-def code_digest() -> str:
-    """Digest of the modules in `TRAINING_CODE`."""
+def code_digest(*others: str) -> str:
+    """Digest of the modules in `TRAINING_CODE` and of others."""
     package = Path(__file__).parent
-    return files.digest(*(package / f"{module}.py" for module in TRAINING_CODE))
+    return files.digest(*(package / f"{module}.py" for module in (*TRAINING_CODE, *others)))
 
 
 def differences(here: Any, there: Any, path: str = "") -> Iterator[str]:

@@ -67,7 +67,7 @@ def _tried(
         if not list((folder / name).glob("failed-step-*.pt")):
             raise
         return {"accuracy": 0.0, "failure": str(error).partition(";")[0]}
-    task = tasks.build(replace(config.task, questions=settings.questions))
+    task = tasks.build(replace(config, task=replace(config.task, questions=settings.questions)))
     model = run / "snapshots" / f"step-{steps:06d}"
     answered = counts(
         respond(

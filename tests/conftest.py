@@ -40,7 +40,7 @@ def settings() -> config.Config:
 
 @pytest.fixture(scope="session")
 def task(settings: config.Config) -> tasks.Task:
-    return tasks.build(settings.task)
+    return tasks.build(settings)
 
 
 def random_model(

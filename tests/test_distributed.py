@@ -33,7 +33,7 @@ def study(settings):
 @pytest.fixture(scope="module")
 def base(study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("base") / "model"
-    pretrain(tasks.build(study.task), study.base_model, folder, progress=False)
+    pretrain(tasks.build(study), study.base_model, folder, progress=False)
     return folder
 
 

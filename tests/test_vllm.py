@@ -246,7 +246,7 @@ def small_study(settings: config.Config, engine: str, steps: int) -> config.Conf
 def pretrained(settings: config.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = small_study(settings, "transformers", 20)
     path = tmp_path_factory.mktemp("pretrained") / "model"
-    base_model.pretrain(tasks.build(study.task), study.base_model, path)
+    base_model.pretrain(tasks.build(study), study.base_model, path)
     return path
 
 
@@ -298,7 +298,7 @@ def test_saved_models_are_evaluated_with_it(settings: config.Config, pretrained:
     answers = {}
     for engine in ("transformers", "vllm"):
         study = small_study(settings, engine, 20)
-        questions = tasks.build(study.task).questions("held_out")
+        questions = tasks.build(study).questions("held_out")
         answers[engine] = model_evaluation.respond(study, pretrained, questions, 32, seed=0)
     ours, theirs = answers.values()
     assert theirs["question_id"].tolist() == ours["question_id"].tolist()

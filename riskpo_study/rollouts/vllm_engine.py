@@ -73,7 +73,8 @@ class VllmEngine:
             if len(prompt) + max_new_tokens > longest:
                 raise DataError(
                     f"prompt {index} of the batch has {len(prompt)} tokens, and with max_new_tokens = {max_new_tokens} "
-                    f"more than the {longest} that the model can hold: shorten one of them"
+                    f"more than the {longest} that there is room for: shorten one of them, or raise "
+                    "rollouts.max_model_len where the model can read more"
                 )
         if self._vllm.owner is not self:
             raise RunError("vLLM holds the weights of an engine that was made later in this process: sync this one")
@@ -206,7 +207,7 @@ _running: dict[object, _Vllm] = {}
 def _vllm_of(model: Path, settings: Rollouts) -> _Vllm:
     """The running vLLM of an architecture, or a new one in the place of another."""
     architecture = (model / "config.json").read_text(encoding="utf-8")
-    key = architecture, settings.dtype, settings.gpu_memory, settings.tensor_parallel_size
+    key = architecture, settings.dtype, settings.gpu_memory, settings.tensor_parallel_size, settings.max_model_len
     if key not in _running:
         _end()
         _running[key] = _Vllm(_start(model, settings))
@@ -248,6 +249,7 @@ def _start(model: Path, settings: Rollouts) -> Any:
             enforce_eager=not gpu,
             logprobs_mode="processed_logprobs",  # at the sampling temperature
             tensor_parallel_size=settings.tensor_parallel_size,
+            max_model_len=settings.max_model_len or None,
             enable_sleep_mode=gpu,
             **({"gpu_memory_utilization": settings.gpu_memory} if gpu else {}),
         )

@@ -10,15 +10,22 @@ from riskpo_study.tasks.countdown import Countdown
 from riskpo_study.tasks.protocol import Question, Task, Verdict
 
 if TYPE_CHECKING:
-    from riskpo_study.config import Task as TaskConfig
+    from riskpo_study.config import Config
 
 __all__ = ["TASKS", "Question", "Task", "Verdict", "build"]
 
-TASKS: dict[str, Callable[[TaskConfig], Task]] = {"countdown": Countdown}
+
+def _math(config: Config) -> Task:
+    from riskpo_study.tasks.math import Math  # its datasets and checker are no part of a plain run
+
+    return Math(config.task, config.math)
 
 
-def build(config: TaskConfig) -> Task:
-    """The task that ``config.name`` names; ConfigError for a name that is not in ``TASKS``."""
-    if config.name not in TASKS:
-        raise ConfigError(f"task.name is {config.name!r}; choose one of: {', '.join(sorted(TASKS))}.")
-    return TASKS[config.name](config)
+TASKS: dict[str, Callable[[Config], Task]] = {"countdown": lambda config: Countdown(config.task), "math": _math}
+
+
+def build(config: Config) -> Task:
+    """The task that ``task.name`` names; ConfigError for a name that is not in ``TASKS``."""
+    if config.task.name not in TASKS:
+        raise ConfigError(f"task.name is {config.task.name!r}; choose one of: {', '.join(sorted(TASKS))}.")
+    return TASKS[config.task.name](config)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -182,13 +182,23 @@ class Countdown:
     """
 
     name = "countdown"
+    modules: tuple[str, ...] = ("tasks/countdown",)
 
     def __init__(self, config: TaskConfig) -> None:
         for key in ("largest_number", "largest_target"):
             if not 1 <= getattr(config, key) <= LARGEST:
                 raise ConfigError(f"task.{key} = {getattr(config, key)} must be in [1, {LARGEST}].")
         self.config = config
-        self.difficulties: Sequence[Difficulty] = sorted(config.numbers)
+
+    @property
+    def difficulties(self) -> list[Difficulty]:
+        """How many numbers questions have."""
+        return [*sorted(self.config.numbers)]
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Nothing: the settings decide every question."""
+        return {}
 
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different training questions in random order, equally many of each difficulty."""

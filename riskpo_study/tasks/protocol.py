@@ -47,8 +47,18 @@ class Task(Protocol):
 
     name: str
 
-    difficulties: Sequence[Difficulty]
-    """Of its training questions, in ascending order."""
+    modules: tuple[str, ...]
+    """Paths in the package, without suffix, of the code that decides questions and verdicts."""
+
+    @property
+    def difficulties(self) -> Sequence[Difficulty]:
+        """Of its training questions, in ascending order."""
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What identifies data that the task does not make itself; a run goes on only with the same."""
+        ...
 
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different questions of the training split, in random order."""

@@ -1,0 +1,124 @@
+"""Published mathematical questions: trained on some datasets, evaluated on others, answers judged by what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from riskpo_study.errors import ConfigError
+from riskpo_study.seeds import derive
+from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
+
+if TYPE_CHECKING:
+    from riskpo_study import datasets
+    from riskpo_study.config import Math as MathConfig
+    from riskpo_study.config import Task as TaskConfig
+
+__all__ = ["Math"]
+
+
+class Math:
+    """The task of the sections ``task`` and ``math``: the difficulty of a question is the dataset it is from.
+
+    Raises ConfigError for an unknown dataset or instruction, DataError where a dataset cannot be had, and ConfigError
+    where a package of the extra ``math`` is not installed.
+    """
+
+    name = "math"
+    modules: tuple[str, ...] = (
+        "tasks/math", "datasets/loading", "datasets/gold_answers", "datasets/prompts", "datasets/registry",
+        "verify/math_answers", "verify/final_answer", "verify/notation", "verify/equivalence",
+    )  # fmt: skip
+
+    def __init__(self, task: TaskConfig, config: MathConfig) -> None:
+        from riskpo_study import datasets
+        from riskpo_study.verify.math_answers import MathGrader
+
+        if config.instruction not in datasets.INSTRUCTIONS:
+            raise ConfigError(
+                f"math.instruction = {config.instruction!r} is unknown; choose one of "
+                f"{', '.join(datasets.INSTRUCTIONS)}."
+            )
+        self.config, self.each = config, task.questions
+        self._loaded: dict[str, datasets.Loaded] = {}
+        self._grader = MathGrader(config.workers, config.seconds)
+
+    @property
+    def difficulties(self) -> Sequence[Difficulty]:
+        """The training datasets."""
+        return self.config.training
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """By dataset its commit and the hash of its content, and how its questions are used."""
+        names = (*self.config.training, *self.config.evaluation)
+        return {**self.config.deciding, "datasets": {name: self._load(name).provenance for name in names}}
+
+    def sample(self, n: int, generator: torch.Generator) -> list[Question]:
+        """``n`` different training questions, uniformly drawn. Raises ConfigError where there are fewer."""
+        _, training = self._training
+        if n > len(training):
+            raise ConfigError(
+                f"{n} questions are asked for at a time, and {', '.join(self.config.training)} have {len(training)} to "
+                f"train on: ask for fewer, or lower math.development = {self.config.development}."
+            )
+        return [training[i] for i in torch.randperm(len(training), generator=generator)[:n].tolist()]
+
+    def prompt(self, question: Question) -> Prompt:
+        """One message of the user: the question in its instruction."""
+        return question.prompt
+
+    def verify(self, question: Question, response: str) -> Verdict:
+        """Reward 1 for a response that ends in the gold answer, or in one that means the same, else 0."""
+        return self.verify_all([(question, response)])[0]
+
+    def verify_all(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
+        """``verify`` of many, in worker processes."""
+        golds = [question.payload["answer"] for question, _ in pairs]
+        grades = self._grader.grade([response for _, response in pairs], golds)
+        return [Verdict(float(grade.right), grade.answer) for grade in grades]
+
+    def questions(self, split: Split) -> list[Question]:
+        """The first ``task.questions`` of every evaluation dataset, or of the questions that training leaves out."""
+        if split == "development":
+            return self._training[0][: self.each]
+        return [question for name in self.config.evaluation for question in self._questions(name)[: self.each]]
+
+    @cached_property
+    def _training(self) -> tuple[list[Question], list[Question]]:
+        """The questions set aside for development, in random order, and those to train on, in published order.
+
+        A hash of the question alone decides, so that the first are the same whatever the seeds.
+        """
+        questions = [question for name in self.config.training for question in self._questions(name)]
+        ranked = sorted(questions, key=lambda question: derive(0, "math", "development", question.id))
+        aside = ranked[: self.config.development]
+        kept = {question.id for question in aside}
+        return aside, [question for question in questions if question.id not in kept]
+
+    def _questions(self, name: str) -> list[Question]:
+        from riskpo_study.datasets import messages
+
+        limit = self.config.longest_question if name in self.config.training else None
+        return [
+            Question(
+                id=one.question_id,
+                prompt=messages(one.question, self.config.instruction),
+                difficulty=one.source,
+                payload={"answer": one.answer, "level": one.difficulty},
+            )
+            for one in self._load(name).questions
+            if limit is None or len(one.question) <= limit
+        ]
+
+    def _load(self, name: str) -> datasets.Loaded:
+        from riskpo_study import datasets
+
+        if name not in self._loaded:
+            folder = None if self.config.folder == "none" else Path(self.config.folder)
+            self._loaded[name] = datasets.load(name, revision=self.config.revisions.get(name), folder=folder)
+        return self._loaded[name]
