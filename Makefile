@@ -99,7 +99,7 @@ params.yaml: $(wildcard conf/*.yaml conf/profile/*.yaml) | $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv; the first time takes some minutes."
-	python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,pipeline,tracking,dev]' -c constraints.txt
+	python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,pipeline,math,tracking,dev]' -c constraints.txt
 	@touch $@
 
 .venv/bin/python:

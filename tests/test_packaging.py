@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 DECLARED = CORE + [Requirement(line) for lines in EXTRAS.values() for line in lines]
-PEERS = {"datasets", "trl"}  # benchmarks measure them in an environment of their own
+PEERS = {"trl"}  # benchmarks measure it in an environment of their own
 MODULES = sorted((ROOT / "riskpo_study").rglob("*.py"))
 
 
@@ -112,7 +112,7 @@ def test_conda_environment_is_the_same_set() -> None:
 
 
 def order(extra: str) -> int:
-    return ["notebooks", "pipeline", "tracking", "dev", "vllm"].index(extra)
+    return ["notebooks", "pipeline", "math", "tracking", "dev", "vllm"].index(extra)
 
 
 def test_make_installs_every_extra_and_vllm_on_demand() -> None:
@@ -143,7 +143,7 @@ def test_notebooks_tests_and_benchmarks_import_what_is_declared() -> None:
 
 def test_library_starts_without_notebook_pipeline_and_gpu_packages() -> None:
     modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in MODULES if file.stem != "__init__"]
-    heavy = ["dvc", "hydra", "omegaconf", "papermill", "vllm", "IPython"]
+    heavy = ["datasets", "dvc", "hydra", "omegaconf", "papermill", "vllm", "IPython"]
     script = f"import sys\nfor m in {modules}: __import__(m)\nprint([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
