@@ -1,0 +1,290 @@
+"""Datasets in one schema, with what it takes to recognise them again: the commit and a hash of the content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import reprlib
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyarrow.parquet import ParquetFile
+
+from riskpo_study.datasets.registry import DATASETS, Source
+from riskpo_study.errors import ConfigError, DataError
+
+__all__ = ["Loaded", "Question", "load"]
+
+PATIENCE = 10.0  # seconds to wait for an answer of the hub
+BATCH = 4096  # rows decoded at once
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question and its gold answer, in LaTeX or as a plain number."""
+
+    question_id: str
+    """`<dataset>/<published identifier>`, or the row's number from 0 where it has none."""
+    question: str
+    answer: str
+    source: str
+    """Name in `DATASETS`."""
+    difficulty: int | None = None
+    """MATH's level, 1 to 5; None where it is not known."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The questions in published order, and where they come from.
+
+    `provenance` goes into a manifest as it is: `name`, `repository`, `config`, `split`; the asked `revision` and the
+    `commit` it stands for, or the name of the local `file`, None where they do not apply; the number of `rows` and of
+    `questions`; `remarks`, sentences on rows that are left out and on unexpected numbers; `sha256` over the questions.
+    Two loads with equal hashes gave equal questions, wherever they came from.
+    """
+
+    questions: tuple[Question, ...]
+    provenance: dict[str, Any] = field(hash=False)
+
+
+def load(name: str, *, revision: str | None = None, folder: Path | None = None) -> Loaded:
+    """The dataset `name` of `DATASETS`, from the hub or from a local copy.
+
+    Args:
+        revision: branch, tag or commit on the hub; by default the commit in `DATASETS`. What the Hugging Face cache
+            holds of a commit is used without asking the hub; of a branch or tag, when the hub cannot be reached.
+        folder: has `<name>.jsonl` or `<name>.parquet` with rows as published, maybe fewer. Nothing is downloaded then.
+
+    Raises:
+        ConfigError: for an unknown name, or a revision together with a folder.
+        DataError: where the dataset is not to be had, a file cannot be read, or a row does not fit: names the dataset,
+            the row (from 1) and the field. Also where the commit in `DATASETS` does not give the number of rows there;
+            other differences from the numbers there, as of another revision, are a warning and a remark.
+    """
+    if name not in DATASETS:
+        raise ConfigError(f"dataset {name!r} is unknown; choose one of: {', '.join(DATASETS)}.")
+    source = DATASETS[name]
+    if folder is None:
+        revision = revision or source.commit
+        files, commit = _from_hub(name, source, revision)
+        questions, rows, remarks = _read(name, source, _published_rows(name, files))
+        remarks += _unexpected_numbers(name, source, commit, rows, len(questions))
+        origin = {"revision": revision, "commit": commit, "file": None}
+    elif revision is None:
+        file = _local_copy(name, folder)
+        questions, rows, remarks = _read(name, source, _local_rows(name, file))
+        origin = {"revision": None, "commit": None, "file": file.name}
+    else:
+        raise ConfigError(f"{name}: revision = {revision!r} is of the hub; a local copy, from {folder}, has none.")
+    provenance = {
+        "name": name,
+        "repository": source.repository,
+        "config": source.config,
+        "split": source.split,
+        **origin,
+        "rows": rows,
+        "questions": len(questions),
+        "remarks": remarks,
+        "sha256": _digest(questions),
+    }
+    return Loaded(questions, provenance)
+
+
+def _from_hub(name: str, source: Source, revision: str) -> tuple[list[Path], str]:
+    """The dataset's files in the Hugging Face cache and their commit, downloaded where they are not there."""
+    if re.fullmatch("[0-9a-f]{40}", revision):  # what a commit holds never changes
+        with suppress(OSError):
+            return _snapshot(source, revision, cached=True)
+    try:
+        return _snapshot(source, revision, cached=False)
+    except Exception as error:  # of HTTP clients, which differ from version to version of huggingface_hub
+        with suppress(OSError):
+            return _snapshot(source, revision, cached=True)
+        reason = str(error).strip().partition("\n")[0].rstrip(". ")
+        raise DataError(
+            f"{name}: {source.repository} at revision {revision} is not in the Hugging Face cache and cannot be "
+            f"downloaded ({type(error).__name__}: {reason}). Where the hub can be reached: hf download --repo-type "
+            f"dataset {source.repository} --revision {revision} --include '{source.files}'; or name a folder with "
+            f"{name}.jsonl or {name}.parquet."
+        ) from error
+
+
+def _snapshot(source: Source, revision: str, *, cached: bool) -> tuple[list[Path], str]:
+    from huggingface_hub import HfApi, snapshot_download
+
+    if not cached:  # without a network this fails within PATIENCE, where snapshot_download tries again and again
+        HfApi().dataset_info(source.repository, revision=revision, timeout=PATIENCE)
+    folder = Path(
+        snapshot_download(
+            source.repository,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=source.files,
+            local_files_only=cached,
+        )
+    )
+    files = sorted(folder.glob(source.files))
+    if not files:
+        raise FileNotFoundError(f"no file {source.files} in {source.repository}")
+    return files, folder.name
+
+
+def _local_copy(name: str, folder: Path) -> Path:
+    files = [file for suffix in ("jsonl", "parquet") if (file := folder / f"{name}.{suffix}").is_file()]
+    if len(files) != 1:
+        found = "both" if files else "neither"
+        raise DataError(f"{name}: {folder} has {found} {name}.jsonl and {name}.parquet: exactly one has to be there.")
+    return files[0]
+
+
+def _published_rows(name: str, files: list[Path]) -> Iterator[tuple[int, Row]]:
+    """Number, from 1, and content of the rows of downloaded files."""
+    # Not load_dataset(repository, revision=…): without a network that takes whatever revision it once converted.
+    from datasets import load_dataset
+
+    kind = "json" if files[0].suffix == ".jsonl" else "parquet"
+    number = 0
+    try:
+        # Streamed, as it otherwise writes a second copy of everything to the disk.
+        stream = load_dataset(kind, data_files=[str(file) for file in files], split="train", streaming=True)
+        for batch in stream.with_format("arrow").iter(batch_size=BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: {files[0]} cannot be read ({error}): delete it, then load again.") from error
+
+
+def _local_rows(name: str, file: Path) -> Iterator[tuple[int, Row]]:
+    """Number, from 1, and content of the rows of a local copy."""
+    # Not by `datasets` either: of a column with numbers and texts it makes texts, in which the texts are quoted.
+    number = 0
+    try:
+        if file.suffix == ".parquet":
+            for batch in ParquetFile(file).iter_batches(batch_size=BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+            return
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"{reprlib.repr(line)} is no JSON object")
+                number += 1
+                yield number, row
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: {file} cannot be read after row {number}: {error}.") from error
+
+
+def _read(name: str, source: Source, rows: Iterable[tuple[int, Row]]) -> tuple[tuple[Question, ...], int, list[str]]:
+    """The questions, the number of rows, and remarks on rows that are left out."""
+    found: dict[str, tuple[int, Question]] = {}
+    answers: dict[str, dict[str, None]] = {}  # of a question that stands with several, in their order
+    unanswered: list[str] = []
+    seen: set[str] = set()
+    number = 0
+    for number, row in rows:
+        if source.repeats:  # of DAPO-Math-17k's rows, 99 in 100 end here
+            said = repr([(_field(row, form.question), _field(row, form.answer)) for form in source.forms])
+            if said in seen:
+                continue
+            seen.add(said)
+        tolerated = not source.repeats and len(unanswered) < source.rows - source.questions
+        question = _question(name, source, number, row, may_lack_answer=tolerated)
+        if not question.answer:
+            unanswered.append(question.question_id)
+            continue
+        key = " ".join(question.question.split()) if source.repeats else str(number)
+        _, first = found.setdefault(key, (number, question))
+        if first.answer != question.answer:
+            answers.setdefault(key, {first.answer: None})[question.answer] = None
+    remarks = []
+    if unanswered:
+        remarks.append(f"rows with an empty answer, left out: {', '.join(unanswered)}")
+    if answers:
+        example = next(iter(answers))
+        remarks.append(
+            f"questions with different answers, left out: {len(answers)}, the first being "
+            f"{found[example][1].question_id} with {' and '.join(answers[example])}"
+        )
+    kept = [numbered for key, numbered in found.items() if key not in answers]
+    rows_by_id: dict[str, int] = {}
+    for row_number, question in kept:
+        other = rows_by_id.setdefault(question.question_id, row_number)
+        if other != row_number:
+            raise _misfit(question.question_id, row_number, source.identifier, f"is that of row {other}, too")
+    return tuple(question for _, question in kept), number, remarks
+
+
+def _question(name: str, source: Source, number: int, row: Row, *, may_lack_answer: bool) -> Question:
+    identifier = _field(row, source.identifier)
+    question_id = f"{name}/{number - 1 if identifier is None else identifier}"
+    form = next(
+        (form for form in source.forms if None not in (_field(row, form.question), _field(row, form.answer))),
+        source.forms[0],
+    )
+    text, answer = _field(row, form.question), _field(row, form.answer)
+    if not isinstance(text, str) or not text.strip():
+        raise _misfit(question_id, number, form.question, _instead_of("a question", text))
+    if answer is None:
+        raise _misfit(question_id, number, form.answer, _instead_of("an answer", answer))
+    text = source.clean(text)
+    if context := _field(row, source.context):
+        text = f"{str(context).strip()}\n\n{text}"
+    try:
+        gold = form.cut(answer)
+    except ValueError as error:
+        raise _misfit(question_id, number, form.answer, str(error)) from None
+    if not (gold or may_lack_answer):
+        raise _misfit(question_id, number, form.answer, f"holds an empty answer: {reprlib.repr(answer)}")
+    level = _field(row, source.level)
+    if level in (None, "Level ?"):
+        return Question(question_id, text, gold, name)
+    if not (match := re.fullmatch(r"(?:Level )?([1-5])", str(level))):
+        raise _misfit(question_id, number, source.level, _instead_of("a level from 1 to 5", level))
+    return Question(question_id, text, gold, name, int(match[1]))
+
+
+def _field(row: Any, path: str | None) -> Any:
+    """What the row holds at the path, None where it holds nothing there or there is no path."""
+    for key in path.split(".") if path else []:
+        try:
+            row = row[int(key) if isinstance(row, list) else key]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+    return row if path else None
+
+
+def _instead_of(wanted: str, value: Any) -> str:
+    return f"is {'missing' if value is None else reprlib.repr(value)}, not {wanted}"
+
+
+def _misfit(question_id: str, number: int, field_name: str | None, reason: str) -> DataError:
+    name = question_id.partition("/")[0]
+    return DataError(f"{name}: row {number} (id {question_id}): field {field_name!r} {reason}.")
+
+
+def _unexpected_numbers(name: str, source: Source, commit: str, rows: int, questions: int) -> list[str]:
+    if (rows, questions) == (source.rows, source.questions):
+        return []
+    remark = f"{rows} rows gave {questions} questions; {source.rows} and {source.questions} were expected"
+    if commit == source.commit and rows != source.rows:
+        raise DataError(f"{name}: {remark} of commit {commit}: the download is not complete; delete it and load again.")
+    warnings.warn(f"{name}: {remark}.", stacklevel=3)
+    return [remark]
+
+
+def _digest(questions: Iterable[Question]) -> str:
+    """Hex digest of everything that the questions say."""
+    total = hashlib.sha256()
+    for question in questions:
+        total.update(json.dumps(astuple(question), ensure_ascii=False).encode() + b"\n")
+    return total.hexdigest()

@@ -1,0 +1,220 @@
+r"""Small local copies of every dataset, in its published schema, for tests and dry runs without a network.
+
+The questions are arithmetic of our own, the same on every machine; some rows have what is peculiar to the schema, such
+as an empty box or an answer stored as a float. `python -m riskpo_study.datasets.stand_ins FOLDER` writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow.parquet import write_table
+
+from riskpo_study.datasets.prompts import INSTRUCTIONS
+from riskpo_study.datasets.registry import DATASETS
+
+__all__ = ["write"]
+
+TRAINING, EVALUATION = 64, 8  # generated questions
+WORDS = ("marbles", "apples", "coins", "stamps", "pencils", "shells", "tickets", "buttons")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """How many things there are after some come and some go."""
+
+    numbers: tuple[int, ...]
+    thing: str
+
+    @property
+    def value(self) -> int:
+        return sum(self.numbers)
+
+    @property
+    def level(self) -> int:
+        return len(self.numbers) - 1
+
+    @property
+    def question(self) -> str:
+        first, *others = self.numbers
+        changes = [f"{abs(n)} {'are put in' if n > 0 else 'are taken out'}" for n in others]
+        return (
+            f"A box holds ${first}$ {self.thing}. Then {', then '.join(changes)}. How many {self.thing} does it hold?"
+        )
+
+    @property
+    def working(self) -> str:
+        return " ".join([str(self.numbers[0]), *(f"{'+' if n > 0 else '-'} {abs(n)}" for n in self.numbers[1:])])
+
+
+def write(folder: Path) -> None:
+    """`<name>.jsonl`, or `.parquet` for the two with nested fields, of every name in `DATASETS`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in DATASETS.items():
+        sums = _sums(name, TRAINING if source.role == "training" else EVALUATION)
+        rows = list(_SCHEMAS[name](sums))
+        if name in ("dapo_math_17k", "olympiad_bench"):
+            write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+        else:
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _sums(name: str, count: int) -> list[_Sum]:
+    """Different ones, each with an answer from 1 to 999."""
+    rng = random.Random(name)
+    found: dict[_Sum, None] = {}
+    while len(found) < count:
+        numbers = [rng.randint(2, 400)]
+        for _ in range(rng.randint(1, 5)):
+            change = rng.randint(2, 99)
+            numbers.append(-change if change < sum(numbers) and rng.random() < 0.5 else change)
+        if sum(numbers) < 1000:
+            found[_Sum(tuple(numbers), rng.choice(WORDS))] = None
+    return list(found)
+
+
+def _dapo(sums: list[_Sum]) -> Iterator[Row]:
+    def row(index: int, question: str, answer: str) -> Row:
+        return {
+            "data_source": "math_dapo",
+            "prompt": [{"content": INSTRUCTIONS["dapo"].wrap(question), "role": "user"}],
+            "ability": "MATH",
+            "reward_model": {"ground_truth": answer, "style": "rule-lighteval/MATH_v2"},
+            "extra_info": {"index": f"00000000-0000-4000-8000-{index:012d}"},
+        }
+
+    block = [row(index, one.question, str(one.value)) for index, one in enumerate(sums)]
+    block.append(row(len(sums), "How many vowels does the word $banana$ have?", "3"))
+    block.append(row(len(sums) + 1, "How many  vowels does the word $banana$ have?", "2"))
+    yield from block * 3
+
+
+def _math(sums: list[_Sum]) -> Iterator[Row]:
+    for one in sums:
+        yield {
+            "problem": one.question,
+            "level": f"Level {one.level}",
+            "type": "Prealgebra",
+            "solution": rf"We count: ${one.working} = \boxed{{{one.value}}}$.",
+        }
+    for level, problem, solution in (
+        ("Level 2", r"Halve $\frac{3}{4}$.", r"Half of it is $\boxed{\frac{3}{8}}$, less than $\frac{1}{2}$."),
+        ("Level 1", "What is $2 + 3$?", r"It is $\boxed 5$."),
+        ("Level ?", "Which numbers are their own squares?", r"They are \fbox{$\left\{0, 1\right\}$}."),
+    ):
+        yield {"problem": problem, "level": level, "type": "Prealgebra", "solution": solution}
+
+
+def _math_train(sums: list[_Sum]) -> Iterator[Row]:
+    yield from _math(sums)
+    unanswered = "There are $\\boxed{}$ of them."
+    yield {"problem": "How many even primes are odd?", "level": "Level 5", "type": "Prealgebra", "solution": unanswered}
+
+
+def _gsm8k(sums: list[_Sum]) -> Iterator[Row]:
+    for one in sums:
+        working = f"There are {one.working} = <<{one.working.replace(' ', '')}={one.value}>>{one.value} {one.thing}."
+        yield {"question": one.question.replace("$", ""), "answer": f"{working}\n#### {one.value}"}
+    yield {
+        "question": "A hall has 35 rows of 40 seats. How many seats?",
+        "answer": "35 * 40 = <<35*40=1400>>\n#### 1,400",
+    }
+
+
+def _aime_2024(sums: list[_Sum]) -> Iterator[Row]:
+    for index, one in enumerate(sums):
+        solution = rf"${one.working} = \boxed{{{one.value:03}}}$"
+        answer = f"{one.value:03}"
+        yield {
+            "id": 60 + index,
+            "problem": one.question,
+            "solution": solution,
+            "answer": answer,
+            "url": "",
+            "year": "2024",
+        }
+
+
+def _aime_2025(sums: list[_Sum]) -> Iterator[Row]:
+    for index, one in enumerate(sums):
+        yield {"problem": one.question, "answer": str(one.value), "id": str(index)}
+
+
+def _amc_2023(sums: list[_Sum]) -> Iterator[Row]:
+    for index, one in enumerate(sums):
+        yield {"id": index, "answer": float(one.value), "url": "", "question": one.question}
+
+
+def _math_500(sums: list[_Sum]) -> Iterator[Row]:
+    solved = [(one.question, str(one.value), one.level) for one in sums]
+    solved.append((r"Halve $\frac{3}{4}$.", r"\frac{3}{8}", 2))
+    for index, (problem, answer, level) in enumerate(solved):
+        yield {
+            "problem": problem,
+            "solution": rf"It is $\boxed{{{answer}}}$.",
+            "answer": answer,
+            "subject": "Prealgebra",
+            "level": level,
+            "unique_id": f"test/prealgebra/{index}.json",
+        }
+
+
+def _minerva_math(sums: list[_Sum]) -> Iterator[Row]:
+    for one in sums:
+        yield {"question": one.question, "answer": str(one.value)}
+    yield {"question": "How many metres are four million kilometres?", "answer": "4e9"}
+
+
+def _olympiad_bench(sums: list[_Sum]) -> Iterator[Row]:
+    solved: list[tuple[str | None, str, str, list[str]]] = []
+    solved += [(None, one.question, f"${one.working}$", [str(one.value)]) for one in sums]
+    solved.append((None, "Halve $3$.", "It is one and a half.", [r"$\frac{3}{2}$"]))
+    solved.append(("Let $x$ be a digit.", "When is $x^2 = x$?", "$x(x - 1) = 0$", ["$0$,$1$"]))
+    for index, (context, question, solution, answers) in enumerate(solved):
+        yield {
+            "id": 1600 + index,
+            "question": question,
+            "solution": [solution],
+            "final_answer": answers,
+            "context": context,
+            "image_1": None,
+            "modality": "Text-only",
+            "difficulty": "Competition",
+            "is_multiple_answer": "," in answers[0],
+            "unit": None,
+            "answer_type": "Numerical",
+            "error": None,
+            "question_type": "Open-ended",
+            "subfield": "Algebra",
+            "subject": "Math",
+            "language": "English",
+        }
+
+
+_SCHEMAS: dict[str, Callable[[list[_Sum]], Iterator[Row]]] = {
+    "dapo_math_17k": _dapo,
+    "math_train": _math_train,
+    "gsm8k_train": _gsm8k,
+    "aime_2024": _aime_2024,
+    "aime_2025": _aime_2025,
+    "amc_2023": _amc_2023,
+    "math_500": _math_500,
+    "minerva_math": _minerva_math,
+    "olympiad_bench": _olympiad_bench,
+    "gsm8k_test": _gsm8k,
+    "math_test": _math,
+}
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
