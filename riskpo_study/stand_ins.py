@@ -1,0 +1,129 @@
+"""Small stand-ins of the same classes and schemas for what has to be downloaded, and whole profiles run on them.
+
+`python -m riskpo_study.stand_ins paper_easy` runs every stage of the profile in a copy of the working tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from riskpo_study import config, datasets, files
+from riskpo_study.base_model import KEEP_TOKENIZER
+from riskpo_study.datasets import stand_ins
+from riskpo_study.errors import ConfigError, RunError
+
+__all__ = ["rehearse", "write_model"]
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The turns of Qwen2.5's chat template."""
+
+OVERRIDES = (
+    "runs.algorithms=[grpo,riskpo]", "runs.seeds=[0]", "task.questions=6", "math.development=20", "math.workers=1",
+    "train.steps=2", "train.questions=20", "train.responses=4", "train.mini_batches=2", "train.max_new_tokens=12",
+    "train.checkpoint_every=1", "train.evaluate_every=2", "train.snapshot_every=1", "train.curve_questions=2",
+    "train.curve_samples=4", "train.threads=1", "hardware.attention=sdpa", "hardware.processes=2", "hardware.shards=2",
+    "hardware.tokens=1024", "rollouts.max_model_len=256", "evaluation.samples=8", "evaluation.ks=[1,2,4,8]",
+    "evaluation.resamples=200", "theory.batches=10",
+)  # fmt: skip
+"""What makes a profile of the paper fit two cores; everything else is as in the profile."""
+
+
+def write_model(folder: Path, texts: Iterable[str]) -> None:
+    """A Qwen2 with random weights in bfloat16, and a byte-level BPE tokenizer with a chat template, trained on texts."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT
+    )
+    fast.init_kwargs["auto_map"] = KEEP_TOKENIZER
+    shape = Qwen2Config(
+        vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=512, eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id, initializer_range=0.1,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Qwen2ForCausalLM(shape).to(torch.bfloat16)  # type: ignore[arg-type]
+    model.generation_config = GenerationConfig(eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id)
+    with files.atomic(folder) as partial:
+        model.save_pretrained(partial)
+        fast.save_pretrained(partial)
+
+
+def write(folder: Path) -> None:
+    """A model in `folder/model` and every dataset of `datasets.DATASETS` in `folder/data`."""
+    stand_ins.write(folder / "data")
+    questions = (
+        question.question
+        for name in datasets.DATASETS
+        for question in datasets.load(name, folder=folder / "data").questions
+    )
+    write_model(folder / "model", questions)
+
+
+def rehearse(profile: str, folder: Path, overrides: Iterable[str] = ()) -> None:
+    """Run every stage of a profile on stand-ins, in a copy of the working tree under `folder`.
+
+    Raises:
+        RunError: where a stage fails; what it said is above.
+    """
+    root, copy = config.root(), folder / "study"
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in (
+        subprocess.run(listed, cwd=root, capture_output=True, check=True).stdout.decode().rstrip("\0").split("\0")
+    ):
+        if (root / name).exists() and not name.startswith("results/"):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy / name)
+    write(folder)
+    path = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = os.environ | {"PATH": os.pathsep.join(path), "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    own = [f"base_model.pretrained={folder / 'model'}", f"math.folder={folder / 'data'}"]
+    commands = [
+        ["git", "init", "--quiet"],  # DVC wants one
+        [sys.executable, "-m", "riskpo_study.profiles", profile, *OVERRIDES, *own, *overrides],
+        ["make", "--old-file=.venv/.installed", "repro", f"PROFILE={profile}", "JOBS=1"],
+    ]
+    for command in commands:
+        if subprocess.run(command, cwd=copy, env=environment, check=False).returncode:
+            raise RunError(f"the rehearsal of {profile} failed in {copy}; what went wrong is above")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m riskpo_study.stand_ins", description=__doc__)
+    parser.add_argument("profile", help="profile to rehearse")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as rollouts.engine=transformers")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="rehearse there, and leave everything behind")
+    given = parser.parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            rehearse(given.profile, (given.keep or Path(temporary)).resolve(), given.overrides)
+    except (ConfigError, RunError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
