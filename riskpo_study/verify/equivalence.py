@@ -1,0 +1,210 @@
+r"""Whether an answer means the same as the gold answer: by its text where that decides, else by math-verify.
+
+Both are in plain spelling (`notation.plain`). What equals what:
+
+- numbers by value; where one of them is written with decimals, to a relative difference of 1e-4, so that 4.899 is
+  ``2\sqrt{6}`` and 0.333 is not 1/3; 50 % is 50 and 0.5;
+- lists without brackets and sets in any order; points, intervals and matrices element by element; (1, 2) is not [1, 2];
+- ``x = 5`` is 5, ``x \in [0, 1]`` is [0, 1], and (B) is B, with or without the text of the choice;
+- words by their letters; all else as math-verify has it.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from cmath import isclose, isfinite
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from riskpo_study.verify.notation import Elements, Number, elements, key, number, prose, split
+
+__all__ = ["Unparsed", "canonical", "equivalent", "judge"]
+
+TOLERANCE = Fraction(1, 10_000)  # relative; that of the graders of Qwen2.5-Math and PRIME
+
+Symbolic = Callable[[str, str], bool]  # decides on an answer and a gold answer that are single expressions
+
+_EQUALS = re.compile(r"(?<![<>!:])=")
+_CUP = re.compile(r"\\cup(?![A-Za-z])")
+_MEMBER = re.compile(r"^[A-Za-z]\w?\s*\\in(?![A-Za-z])\s*")
+_CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice) )?\(?([A-E])\)?(?=$|[\s.:,)])")
+_CHOICE_LABEL = re.compile(r"^\([A-E]\)\s*(?=\S)")
+_MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}")
+_SET = re.compile(r"[<>=|]|\\(?:[lgn]e|in|cup|cap|setminus|mathbb|emptyset|pm|mp)(?![A-Za-z])")  # may equal a list
+
+
+class Unparsed(Exception):
+    """The answer is no mathematical expression."""
+
+
+def equivalent(answer: str, gold: str, symbolic: Symbolic) -> bool:
+    """Whether the answer means the gold one; what the text does not decide is asked of ``symbolic``."""
+    if key(answer) == key(gold):
+        return True
+    if re.fullmatch("[A-E]", gold):
+        choice = _CHOICE.match(answer)
+        return choice is not None and {choice[1], *re.findall(r"\b[A-E]\b", answer)} == {gold}
+    answer, gold = (_MEMBER.sub("", _CHOICE_LABEL.sub("", text)) for text in (answer, gold))
+    if (its := number(gold)) and (mine := number(answer)):
+        return _same_number(mine, its)
+    ours, theirs = elements(answer), elements(gold)
+    sides, their_sides = split(answer, _EQUALS), split(gold, _EQUALS)
+    if len(sides) > len(their_sides) == 1 == len(ours.parts):
+        return equivalent(sides[-1], gold, symbolic)
+    if len(their_sides) > len(sides) == 1 == len(theirs.parts) and _names(their_sides[0]):
+        return equivalent(answer, their_sides[-1], symbolic)
+    if len(ours.parts) == len(theirs.parts) == 1:
+        if len(sides) == len(their_sides) == 2 and key(sides[0]) == key(their_sides[0]):
+            return equivalent(sides[1], their_sides[1], symbolic)
+        return _same_single(answer, gold, symbolic)
+    return _same_list(answer, gold, ours, theirs, symbolic)
+
+
+def _names(side: str) -> bool:
+    r"""Whether the left side of an equation only names the right one: ``x``, ``f(x)``, ``a_1``, ``\angle ABC``."""
+    return not re.search(r"[\d+*/^-]", re.sub(r"_\{?\w+\}?|\([^()]*\)", "", side))
+
+
+def _same_number(answer: Number, gold: Number) -> bool:
+    if answer.base and gold.base and answer.base != gold.base:
+        return False
+    values = [answer.value]
+    if answer.percent != gold.percent:
+        values.append(answer.value / 100 if answer.percent else answer.value * 100)
+    tolerance = TOLERANCE if answer.rounded or gold.rounded else 0
+    return any(abs(value - gold.value) <= tolerance * max(abs(value), abs(gold.value)) for value in values)
+
+
+def _same_single(answer: str, gold: str, symbolic: Symbolic) -> bool:
+    ours, theirs = elements(answer), elements(gold)
+    if ours.opening != theirs.opening and "{" in (ours.opening, theirs.opening):  # a set of one
+        return equivalent(ours.parts[0], theirs.parts[0], symbolic)
+    pieces, their_pieces = split(answer, _CUP), split(gold, _CUP)
+    if len(pieces) == len(their_pieces) > 1 and _matched(pieces, their_pieces, symbolic):
+        return True
+    if (matrix := _MATRIX.fullmatch(answer)) and (their_matrix := _MATRIX.fullmatch(gold)):
+        rows, their_rows = _rows(matrix[1]), _rows(their_matrix[1])
+        return len(rows) == len(their_rows) and all(map(_in_order, rows, their_rows, [symbolic] * len(rows)))
+    return not prose(answer) and not prose(gold) and symbolic(answer, gold)
+
+
+def _same_list(answer: str, gold: str, ours: Elements, theirs: Elements, symbolic: Symbolic) -> bool:
+    if 1 in (len(ours.parts), len(theirs.parts)):
+        single = answer if len(ours.parts) == 1 else gold
+        return _SET.search(single) is not None and not prose(single) and symbolic(answer, gold)
+    if theirs.opening in ("", "{"):
+        return _matched(ours.parts, theirs.parts, symbolic)
+    if ours.opening in ("(", "[") and (ours.opening, ours.closing) != (theirs.opening, theirs.closing):
+        return False
+    return _in_order(ours.parts, theirs.parts, symbolic)
+
+
+def _rows(matrix: str) -> list[list[str]]:
+    return [[cell.strip() for cell in row.split("&")] for row in matrix.split(r"\\") if row.strip()]
+
+
+def _in_order(ours: Sequence[str], theirs: Sequence[str], symbolic: Symbolic) -> bool:
+    return len(ours) == len(theirs) and all(
+        equivalent(mine, its, symbolic) for mine, its in zip(ours, theirs, strict=True)
+    )
+
+
+def _matched(ours: Sequence[str], theirs: Sequence[str], symbolic: Symbolic) -> bool:
+    """Whether the elements are the same in some order."""
+    if len(ours) != len(theirs):
+        return False
+    wanted = set(map(key, theirs))
+    left = sorted(ours, key=lambda part: key(part) not in wanted)  # what is easily matched comes first
+    for its in theirs:
+        found = next((mine for mine in left if equivalent(mine, its, symbolic)), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
+
+
+def canonical(text: str, expression: Callable[[str], str] = key) -> str:
+    """One spelling for answers that mean the same: exact values, sets sorted; ``expression`` spells all else."""
+    text = _MEMBER.sub("", text)
+    if value := number(text):
+        return str(value.value) + (f"_{value.base}" if value.base else "")
+    found = elements(text)
+    if len(found.parts) == 1:
+        sides = split(text, _EQUALS)
+        return canonical(sides[-1], expression) if len(sides) > 1 and _names(sides[0]) else expression(text)
+    parts = [canonical(part, expression) for part in found.parts]
+    return (
+        ", ".join(sorted(parts)) if found.opening in ("", "{") else f"{found.opening}{', '.join(parts)}{found.closing}"
+    )
+
+
+def judge() -> Callable[[list[str | None]], dict[str, str | None] | bool]:
+    """The worker's function. A job is [answer, gold]; with None for the answer: whether the gold one can be read."""
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse, verify
+    from sympy import Expr, Float
+    from sympy.core import random as sympy_random
+
+    # The spelling is plain already, and math-verify's own list of units takes the c from 2c.
+    normalization = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+    )
+    extraction = [LatexExtractionConfig(boxed_match_priority=-1, normalization_config=normalization)]
+
+    @lru_cache(maxsize=1024)
+    def read(text: str) -> Any:
+        formula = rf"\[{text.replace('%', '')}\]"
+        found = parse(
+            formula, extraction, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
+        )
+        return found[0] if found else None
+
+    def symbolic(answer: str, gold: str) -> bool:
+        ours, theirs = read(answer), read(gold)
+        if ours is None:
+            raise Unparsed
+        if theirs is None:
+            return False
+        if re.search(r"\d", answer + gold) and (values := at_a_point(ours, theirs)):
+            if re.search(r"\.\d", answer + gold) and isclose(*values, rel_tol=float(TOLERANCE)):
+                return True
+            if not isclose(*values, rel_tol=1e-9, abs_tol=1e-12):
+                return False  # which `verify` would find, too, after a slow search for a common form
+        return bool(verify(theirs, ours, allow_set_relation_comp=True, timeout_seconds=None))
+
+    def at_a_point(*expressions: Any) -> list[complex] | None:
+        """Their values with numbers for the variables; None when one has no finite value."""
+        if not all(isinstance(expression, Expr) for expression in expressions):
+            return None
+        variables = sorted(set[Any]().union(*(expression.free_symbols for expression in expressions)), key=str)
+        point = {variable: Float(0.6180339887 + 0.4142135624 * i) for i, variable in enumerate(variables)}
+        try:
+            values = [complex(expression.evalf(subs=point)) for expression in expressions]
+        except Exception:  # sympy raises errors of every kind
+            return None
+        return values if all(map(isfinite, values)) else None
+
+    def spelled(text: str) -> str:
+        try:
+            return key(text) if prose(text) else str(read(text).doit())
+        except Exception:  # not read, an integer too long to print, or whatever sympy raises
+            return key(text)
+
+    def job(pair: list[str | None]) -> dict[str, str | None] | bool:
+        answer, gold = pair
+        assert gold is not None
+        if answer is None:
+            return prose(gold) or read(gold) is not None
+        sympy_random.seed(0)  # the same verdict, whatever the worker did before
+        try:
+            if equivalent(answer, gold, symbolic):
+                return {"status": "right", "answer": None}
+            return {"status": "wrong", "answer": canonical(answer, spelled)}
+        except Unparsed:
+            return {"status": "unparsed", "answer": None}
+
+    gc.freeze()  # sympy's many objects stay; going through them again and again takes a tenth of the time
+    return job
