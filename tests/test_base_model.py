@@ -14,9 +14,9 @@ from riskpo_study import base_model
 from riskpo_study.base_model import build_model, pretrain, response_loss, schedule, tokenize
 from riskpo_study.config import BaseModel, Task
 from riskpo_study.errors import ConfigError
-from riskpo_study.tasks import build
+from riskpo_study.tasks.countdown import Countdown
 
-TASK = build(Task(name="countdown", numbers=(2, 3), largest_number=9, largest_target=30, questions=5))
+TASK = Countdown(Task(name="countdown", numbers=(2, 3), largest_number=9, largest_target=30, questions=5))
 CONFIG = BaseModel(
     layers=2,
     width=32,

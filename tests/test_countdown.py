@@ -15,14 +15,13 @@ from transformers import AutoTokenizer
 
 from riskpo_study.config import Task
 from riskpo_study.errors import ConfigError
-from riskpo_study.tasks import build
 from riskpo_study.tasks.countdown import Countdown, canonical, evaluate, parse
 from riskpo_study.tasks.protocol import Question, Verdict
 
 
 def countdown(**changes) -> Countdown:
     settings = {"numbers": (2, 3, 4, 5), "largest_number": 20, "largest_target": 100, "questions": 20}
-    return build(Task(name="countdown", **settings | changes))
+    return Countdown(Task(name="countdown", **settings | changes))
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -80,6 +80,18 @@ def test_long_training_questions_are_left_out(study: config.Config) -> None:
     assert len(tasks.build(replace(study, math=few)).sample(kept, seeds.generator(0, "few"))) == kept < len(loaded)
 
 
+def test_questions_that_training_repeats_are_counted(study: config.Config, place: Path, tmp_path: Path) -> None:
+    shutil.copytree(study.math.folder, tmp_path / "data")
+    rows = (tmp_path / "data" / "gsm8k_test.jsonl").read_text().splitlines()
+    with (tmp_path / "data" / "gsm8k_train.jsonl").open("a") as training:
+        training.write(rows[0] + "\n")
+    before, after = (
+        tasks.build(replace(study, math=replace(study.math, folder=str(folder)))).overlap().set_index("source")["exact"]
+        for folder in (place / "data", tmp_path / "data")
+    )
+    assert after["gsm8k_test"] == before["gsm8k_test"] + 1 and after["aime_2024"] == before["aime_2024"]
+
+
 def test_a_run_trains_a_chat_model_and_names_its_data(study: config.Config, place: Path, tmp_path: Path) -> None:
     base_model.obtain(tasks.build(study), study.base_model, tmp_path / "base")
     assert Policy.load(tmp_path / "base").tokenizer.chat_template == stand_ins.CHAT

@@ -14,6 +14,7 @@ from collections.abc import Collection, Hashable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import pandas as pd
 import torch
 
 from riskpo_study.errors import ConfigError
@@ -228,6 +229,10 @@ class Countdown:
                 self.config.questions, size, split, generator(0, "countdown", split, size), distinct=True
             )
         ]
+
+    def overlap(self) -> pd.DataFrame:
+        """Nothing: a hash of the problem decides its split."""
+        return pd.DataFrame()
 
     def demonstrations(
         self, n: int, generator: torch.Generator, difficulties: Collection[int] | None = None

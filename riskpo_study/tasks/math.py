@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 
 from riskpo_study.errors import ConfigError
@@ -87,6 +88,16 @@ class Math:
         if split == "development":
             return self._training[0][: self.each]
         return [question for name in self.config.evaluation for question in self._questions(name)[: self.each]]
+
+    def overlap(self) -> pd.DataFrame:
+        """How many questions of each evaluation dataset training has as well, see `datasets.overlap_by_source`."""
+        from riskpo_study.datasets import overlap, overlap_by_source
+
+        training, evaluation = (
+            [question for name in names for question in self._load(name).questions]
+            for names in (self.config.training, self.config.evaluation)
+        )
+        return overlap_by_source(overlap(training, evaluation))
 
     @cached_property
     def _training(self) -> tuple[list[Question], list[Question]]:

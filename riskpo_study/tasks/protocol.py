@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
     from transformers import PreTrainedTokenizerFast
 
@@ -74,6 +75,10 @@ class Task(Protocol):
 
     def questions(self, split: Split) -> list[Question]:
         """The fixed questions of an evaluation split, ordered by difficulty."""
+        ...
+
+    def overlap(self) -> pd.DataFrame:
+        """What training and held-out questions share, a row a source; none where they are disjoint by construction."""
         ...
 
 
