@@ -18,6 +18,8 @@ from riskpo_study.tasks.countdown import Countdown
 
 TASK = Countdown(Task(name="countdown", numbers=(2, 3), largest_number=9, largest_target=30, questions=5))
 CONFIG = BaseModel(
+    pretrained="none",
+    revision="main",
     layers=2,
     width=32,
     heads=4,
