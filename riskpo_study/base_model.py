@@ -104,7 +104,7 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = rate
         total = 0.0
-        for input_ids, labels in _chunks(sequences):
+        for input_ids, labels in chunks(sequences):
             loss = response_loss(model, input_ids, labels) / tokens
             loss.backward()
             total += loss.item()
@@ -175,7 +175,7 @@ def tokenize(
     return [(p, [*r, tokenizer.eos_token_id]) for p, r in zip(prompts, responses, strict=True)]
 
 
-def _chunks(sequences: list[tuple[list[int], list[int]]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def chunks(sequences: list[tuple[list[int], list[int]]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Right-padded ``(input_ids, labels)``, each ``(B, T)``, of sequences ordered by length."""
     ordered = sorted(sequences, key=lambda pair: len(pair[0]) + len(pair[1]))
     for start in range(0, len(ordered), ROWS):

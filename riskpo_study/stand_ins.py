@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,9 +19,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from riskpo_study import config, datasets, files
-from riskpo_study.base_model import KEEP_TOKENIZER
+from riskpo_study.base_model import KEEP_TOKENIZER, chunks, response_loss, tokenize
 from riskpo_study.datasets import stand_ins
 from riskpo_study.errors import ConfigError, RunError
+from riskpo_study.seeds import generator
 
 __all__ = ["rehearse", "write_model"]
 
@@ -30,6 +31,8 @@ CHAT = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """The turns of Qwen2.5's chat template."""
+
+STEPS = 150  # of teaching the model
 
 OVERRIDES = (
     "runs.algorithms=[grpo,riskpo]", "runs.seeds=[0]", "task.questions=6", "math.development=20", "math.workers=1",
@@ -42,8 +45,11 @@ OVERRIDES = (
 """What makes a profile of the paper fit two cores; everything else is as in the profile."""
 
 
-def write_model(folder: Path, texts: Iterable[str]) -> None:
-    """A Qwen2 with random weights in bfloat16, and a byte-level BPE tokenizer with chat template, trained on texts."""
+def write_model(folder: Path, questions: Sequence[datasets.Question]) -> None:
+    """A tiny Qwen2 in bfloat16 and a byte-level BPE tokenizer with chat template, both trained on the questions.
+
+    The model for some steps, until it answers in a box and is right now and then.
+    """
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -52,7 +58,7 @@ def write_model(folder: Path, texts: Iterable[str]) -> None:
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((question.question for question in questions), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT
     )
@@ -64,22 +70,34 @@ def write_model(folder: Path, texts: Iterable[str]) -> None:
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Qwen2ForCausalLM(shape).to(torch.bfloat16)  # type: ignore[arg-type]
+        model = Qwen2ForCausalLM(shape)
+    _teach(model, fast, questions)
+    model = model.to(torch.bfloat16)  # type: ignore[arg-type]
     model.generation_config = GenerationConfig(eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id)
     with files.atomic(folder) as partial:
         model.save_pretrained(partial)
         fast.save_pretrained(partial)
 
 
+def _teach(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, questions: Sequence[datasets.Question]) -> None:
+    prompts = [datasets.messages(question.question, "boxed") for question in questions]
+    asked = [tokenizer.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one in prompts]
+    pairs = tokenize(tokenizer, [(str(a), rf"\boxed{{{q.answer}}}") for a, q in zip(asked, questions, strict=True)])
+    draws = generator(0, "stand-ins")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(STEPS):
+        batch = [pairs[i] for i in torch.randint(len(pairs), (32,), generator=draws).tolist()]
+        for input_ids, labels in chunks(batch):
+            (response_loss(model, input_ids, labels) / len(batch)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def write(folder: Path) -> None:
     """A model in `folder/model` and every dataset of `datasets.DATASETS` in `folder/data`."""
     stand_ins.write(folder / "data")
-    questions = (
-        question.question
-        for name in datasets.DATASETS
-        for question in datasets.load(name, folder=folder / "data").questions
-    )
-    write_model(folder / "model", questions)
+    loaded = [datasets.load(name, folder=folder / "data") for name in datasets.DATASETS]
+    write_model(folder / "model", [question for one in loaded for question in one.questions])
 
 
 def rehearse(profile: str, folder: Path, overrides: Iterable[str] = ()) -> None:

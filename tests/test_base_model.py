@@ -118,7 +118,7 @@ def test_response_loss_is_the_unpadded_loss_of_response_and_end(trained):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     demonstrations = TASK.demonstrations(100, torch.Generator().manual_seed(0), (2, 3))
     with torch.no_grad():
-        chunks = list(base_model._chunks(tokenize(tokenizer, demonstrations)))
+        chunks = list(base_model.chunks(tokenize(tokenizer, demonstrations)))
         padded = sum(response_loss(model, *chunk) for chunk in chunks)
         slow = torch.tensor(0.0)
         for prompt, solution in demonstrations:
