@@ -104,7 +104,7 @@ def respond(
     Shows its progress under `label`.
     """
     torch.set_num_threads(config.train.threads)
-    policy = Policy.load(model, config.train.layout)
+    policy = Policy.load(model, config.train.layout, config.hardware)
     batches = sample_batches(
         policy,
         rollouts.build(config.rollouts, policy, model),

@@ -5,8 +5,10 @@ import pytest
 
 from riskpo_study.errors import ConfigError, RunError
 from riskpo_study.model_evaluation import evaluate, pass_table, respond, saved_models
+from riskpo_study.policy import Policy
 from riskpo_study.quantile_curve import quantile_curve
-from riskpo_study.sampling import SAMPLE_COLUMNS, counts
+from riskpo_study.rollouts import TransformersEngine
+from riskpo_study.sampling import SAMPLE_COLUMNS, counts, sample_batches
 from riskpo_study.seeds import derive
 
 RECORDS = ["samples", "counts", "quantile_logprob"]
@@ -51,6 +53,16 @@ def test_responses_show_their_progress(small, base_model, task, capsys):
     frame = respond(small, base_model, task.questions("development")[:3], 4, seed=0, label="answers")
     assert len(frame) == 12
     assert "answers: 100%" in capsys.readouterr().err
+
+
+def test_the_model_has_the_dtype_of_the_configuration(small, base_model, task):
+    questions = task.questions("development")[:3]
+    coarse = replace(small, hardware=replace(small.hardware, dtype="bfloat16"))
+    policy = Policy.load(base_model, coarse.train.layout, coarse.hardware)
+    given = (coarse.train.temperature, coarse.train.max_new_tokens, 0)
+    expected = pd.concat(sample_batches(policy, TransformersEngine(policy), task, questions, 4, *given))
+    pd.testing.assert_frame_equal(respond(coarse, base_model, questions, 4, 0), expected)
+    assert (respond(small, base_model, questions, 4, 0)["log_prob"] != expected["log_prob"]).any()
 
 
 @pytest.fixture
