@@ -35,7 +35,8 @@ def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     for path in reversed(_steps(folder)):
         problem = _problem(path)
         if problem is None:
-            return path, torch.load(path / "state.pt", weights_only=True)
+            # Not to where it was saved from, the GPU of one process: each puts its own on its own.
+            return path, torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         warnings.warn(f"checkpoint {path} is damaged ({problem}); the one before it is used", stacklevel=2)
     return None
 

@@ -95,6 +95,7 @@ def train(
     else:
         trainer.load_state_dict(found[1])
         run.rewind(trainer.steps_done)
+    del found  # as large as the optimiser's state
 
     with (
         tracking.tracker(config.hardware.tracker, name, run.path) as track,
