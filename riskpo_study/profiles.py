@@ -26,8 +26,18 @@ def available(conf: Path) -> list[str]:
 def compose(profile: str, output: Path, overrides: list[str] | None = None) -> config.Config:
     """Compose `profile` of the project around `output`, check it, and write it to `output`.
 
-    `overrides` are Hydra's (`train.steps=300`). On ConfigError (unknown profile, bad override, refused
-    value) `output` is left as it was.
+    On ConfigError, see `composed`, `output` is left as it was.
+    """
+    text, checked = composed(profile, output.resolve().parent / "conf", overrides)
+    output.write_text(text, encoding="utf-8")
+    return checked
+
+
+def composed(profile: str, conf: Path, overrides: list[str] | None = None) -> tuple[str, config.Config]:
+    """The text of a params.yaml with `profile` of the folder `conf`, and what it says.
+
+    `overrides` are Hydra's (`train.steps=300`). Raises ConfigError for an unknown profile, a bad override, a refused
+    value.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -35,24 +45,21 @@ def compose(profile: str, output: Path, overrides: list[str] | None = None) -> c
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    conf = output.resolve().parent / "conf"
     if profile not in available(conf):
         raise ConfigError(f"Unknown profile {profile!r}; known: {', '.join(available(conf))}.")
     if any(override.startswith("profile=") for override in overrides or []):
         raise ConfigError(f"Two profiles, {profile} and one among {' '.join(overrides or [])}: give one.")
     try:
-        with initialize_config_dir(str(conf), version_base=None):
-            composed = hydra_compose("config", overrides=[f"profile={profile}", *(overrides or [])])
-        OmegaConf.resolve(composed)
+        with initialize_config_dir(str(conf.resolve()), version_base=None):
+            found = hydra_compose("config", overrides=[f"profile={profile}", *(overrides or [])])
+        OmegaConf.resolve(found)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"Cannot compose profile {profile!r}: {error}") from error
-    text: str = OmegaConf.to_yaml(composed)
+    text: str = OmegaConf.to_yaml(found)
     try:
-        checked = config.from_mapping(yaml.safe_load(text))
+        return text, config.from_mapping(yaml.safe_load(text))
     except ConfigError as error:
         raise ConfigError(f"Profile {profile!r}: {error}") from error
-    output.write_text(text, encoding="utf-8")
-    return checked
 
 
 def exchange_lock(root: Path, profile: str) -> None:
