@@ -309,6 +309,19 @@ def test_what_fits_other_gpus(
     assert Estimate(settings, shape, gpu, Assumptions()).fits() is fits
 
 
+def test_what_the_page_says_in_words(hard: config.Config) -> None:
+    days = []
+    for seeds in ("[0,1,2]", "[0]"):
+        settings = profiles.composed("paper_hard", ROOT / "conf", [f"runs.seeds={seeds}"])[1]
+        stages = costs.estimates(settings)["H100 80 GB"].stages()
+        days.append(sum(stage.hours() for stage in stages) / 8 / 24)  # evaluations side by side
+    assert 18 < days[0] < 24 and "take three weeks" in PAGE
+    assert 6 < days[1] < 8 and "one seed takes one" in PAGE
+    disk = costs.estimates(hard)["H100 80 GB"].disk()
+    assert 2 * disk["all runs"] + disk["a run at work, besides"] < 400e9 and "400 GB of local SSD" in PAGE
+    assert disk["host memory to save and to go on"] < 256e9 and "256 GB of memory" in PAGE
+
+
 def test_a_cache_without_room_for_one_response_does_not_fit(hard: config.Config) -> None:
     estimate = Estimate(with_(hard, "rollouts", gpu_memory=0.08), HARD, GPUS["H100 80 GB"], Assumptions())
     assert estimate.peak() < GPUS["H100 80 GB"].memory and not estimate.fits()
