@@ -239,11 +239,17 @@ class Hardware(Section):
     dtype: Literal["float32", "bfloat16"]
     attention: str
     gradient_checkpointing: bool
+    shard_weights: bool
     tokens: Count
     tracker: str
 
     def check(self) -> None:
         _require_multiple("hardware.shards", self.shards, "hardware.processes", self.processes)
+        if self.shard_weights and self.processes == 1:
+            raise ConfigError(
+                "hardware.shard_weights = true splits the weights over processes, and hardware.processes is 1: give it "
+                "a process for each device, or set shard_weights to false."
+            )
 
     @property
     def deciding(self) -> Mapping[str, object]:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ def train(
             policy, engine, task, curve, settings.curve_samples, settings.temperature, settings.max_new_tokens,
             seeds.derive(seed, "curve", trainer.steps_done),
         )  # fmt: skip
-        answered = distributed.gathered(list(map(counts, batches)))
+        with engine.drawing():
+            answered = distributed.gathered(list(map(counts, batches)))
         run.record("evaluations", pd.concat(answered).assign(step=trainer.steps_done))
 
     if found is None:
@@ -113,12 +115,16 @@ def train(
             run.record("rollouts", result.rollouts)
             if last or step % settings.evaluate_every == 0:
                 evaluate()
-            if run.writer and (last or step % settings.snapshot_every == 0):
-                with files.atomic(run.snapshot(step)) as temporary:
-                    policy.save(temporary)
-            if run.writer and (last or step % settings.checkpoint_every == 0):
-                run.flush(step)
-                checkpoints.save(run.checkpoints, step, trainer.state_dict(), policy.save)
+            if last or step % settings.snapshot_every == 0:
+                weights = policy.collected()
+                if run.writer:
+                    with files.atomic(run.snapshot(step)) as temporary:
+                        policy.save(temporary, weights)
+            if last or step % settings.checkpoint_every == 0:
+                weights, state = policy.collected(), trainer.state_dict()
+                if run.writer:
+                    run.flush(step)
+                    checkpoints.save(run.checkpoints, step, state, partial(policy.save, weights=weights))
             shown = {"reward": result.metrics["reward/mean"], "entropy": result.metrics["entropy/mean"]}
             bar.set_postfix({name: f"{value:.2f}" for name, value in shown.items()}, refresh=False)
             bar.update()

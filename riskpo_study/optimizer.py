@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from riskpo_study import distributed
+from riskpo_study import distributed, sharding
 from riskpo_study.config import Train
 
 
@@ -18,7 +18,7 @@ class Optimizer:
     """Decoupled AdamW on gradients summed over the processes and clipped to a norm.
 
     Weights of less than float32 keep a float32 copy, which is what the updates add up in: at a learning rate of 1e-6
-    bfloat16 would round every one of them away.
+    bfloat16 would round every one of them away. Of weights that are split over the processes each updates its part.
 
     Args:
         parameters: of the model.
@@ -40,14 +40,15 @@ class Optimizer:
         return float(self.scheduler.get_last_lr()[0])
 
     def gather(self) -> float:
-        """Sum the gradients over the processes and clip them; returns their norm before that."""
+        """Sum the gradients over the processes, unless that is done, and clip them; returns their norm before that."""
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             if parameter.grad is None and distributed.size() > 1:  # nothing to do here, but elsewhere
                 parameter.grad = torch.zeros_like(parameter)
             if parameter.grad is not None:
                 master.grad = parameter.grad.float()
-                distributed.add_up(master.grad)
-        return torch.nn.utils.clip_grad_norm_(self.masters, self.train.max_grad_norm).item()
+                if not sharding.is_split(master.grad):
+                    distributed.add_up(master.grad)
+        return sharding.gathered(torch.nn.utils.clip_grad_norm_(self.masters, self.train.max_grad_norm)).item()
 
     @torch.no_grad()
     def step(self) -> None:
@@ -60,15 +61,33 @@ class Optimizer:
             parameter.grad = master.grad = None
 
     def state_dict(self) -> dict[str, Any]:
+        """Of split weights all processes call it, and the main one gets it, as if they were not split."""
         copies: list[Tensor] = [] if self.masters[0] is self.parameters[0] else [one.data for one in self.masters]
-        return {"optimizer": self.adam.state_dict(), "scheduler": self.scheduler.state_dict(), "masters": copies}
+        adam = self.adam.state_dict()
+        moments = {
+            index: {name: sharding.collected(value) for name, value in of_one.items()}
+            for index, of_one in adam["state"].items()
+        }
+        return {
+            "optimizer": adam | {"state": moments},
+            "scheduler": self.scheduler.state_dict(),
+            "masters": [sharding.collected(copy) for copy in copies],
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adam.load_state_dict(state["optimizer"])
+        adam = state["optimizer"]
+        moments = {
+            index: {
+                name: value if name == "step" else sharding.split_like(value, self.masters[index])
+                for name, value in of_one.items()
+            }
+            for index, of_one in adam["state"].items()
+        }
+        self.adam.load_state_dict(adam | {"state": moments})
         self.scheduler.load_state_dict(state["scheduler"])
         for master, copy in zip(self.masters, state["masters"], strict=False):
-            master.copy_(copy)
+            master.copy_(sharding.split_like(copy, master))
 
 
 def _rate(train: Train, updates: int) -> float:

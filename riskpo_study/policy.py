@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from riskpo_study import distributed
+from riskpo_study import distributed, sharding
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.log_probs import token_scores
 
@@ -51,6 +51,10 @@ class Responses:
         chosen = questions.nonzero().squeeze(1) if questions.dtype == torch.bool else questions
         prompts = tuple(self.prompts[index] for index in chosen.tolist())
         return Responses(prompts, self.tokens[chosen], self.lengths[chosen])
+
+
+NOTHING = Responses((), torch.empty(0, 1, 1, dtype=torch.long), torch.empty(0, 1, dtype=torch.long))
+"""No responses: what a process scores while others, with which it shares the weights, score theirs."""
 
 
 class Scores(NamedTuple):
@@ -95,6 +99,8 @@ class Policy:
         if checkpointing:
             _refuse_dropout(model)  # which the training mode of checkpointing would switch on
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.scorer = _Scorer(model)
+        self.sharded = False
 
     @classmethod
     def load(
@@ -105,7 +111,7 @@ class Policy:
     ) -> Policy:
         """Load a model and tokenizer saved by `save` or `save_pretrained`, or a model of the Hugging Face hub.
 
-        The model goes to the GPU of this process where there is one.
+        The model goes to the GPU of this process where there is one; with `hardware.shard_weights` this process's part.
 
         Args:
             hardware: section of the configuration; by default float32 and nothing saved on memory.
@@ -115,15 +121,55 @@ class Policy:
         options = {"attn_implementation": hardware.attention} if hardware else {}
         dtype = getattr(torch, hardware.dtype) if hardware else torch.float32
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options)
-        model = model.to(distributed.device())  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(path)
+        sharded = hardware is not None and sharding.wanted(hardware.shard_weights)
+        if not sharded:  # which moves a block at a time
+            model = model.to(distributed.device())  # type: ignore[arg-type]
         if hardware is None:
             return cls(model, tokenizer, layout)
-        return cls(model, tokenizer, layout, hardware.tokens, hardware.gradient_checkpointing)
+        policy = cls(model, tokenizer, layout, hardware.tokens, hardware.gradient_checkpointing)
+        if sharded:
+            policy.shard()
+        return policy
 
-    def save(self, folder: Path | str) -> None:
-        """Write weights (safetensors), configuration and tokenizer, loadable by `transformers` and vLLM."""
-        self.model.save_pretrained(folder)
+    def shard(self) -> None:
+        """Split the weights over the processes, see `sharding`.
+
+        Raises:
+            ConfigError: for a model that does not say what its blocks are.
+        """
+        names = self.model._no_split_modules or ()
+        blocks = [module for module in self.model.modules() if type(module).__name__ in names]
+        if not blocks:
+            raise ConfigError(
+                f"hardware.shard_weights splits a model block by block, and {type(self.model).__name__} does not say "
+                "what its blocks are: set it to false"
+            )
+        sharding.shard(self.scorer, blocks)
+        self.sharded = True
+        with torch.no_grad():  # FSDP takes the first module that runs for its root, and generating runs another
+            self.score(NOTHING)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and values, those of tied weights several times; split ones are gathered one at a time."""
+        for name, value in self.model.state_dict().items():
+            yield name, sharding.gathered(value)
+
+    def collected(self) -> dict[str, Tensor] | None:
+        """What `save` needs of all processes where the weights are split: all of them, in the main process."""
+        if not self.sharded:
+            return None
+        tensors = self.model.state_dict(keep_vars=True)  # tied weights are one tensor
+        values = {id(tensor): sharding.collected(tensor.detach()) for tensor in tensors.values()}
+        return {name: values[id(tensor)] for name, tensor in tensors.items()}
+
+    def save(self, folder: Path | str, weights: dict[str, Tensor] | None = None) -> None:
+        """Write weights (safetensors), configuration and tokenizer, loadable by `transformers` and vLLM.
+
+        Args:
+            weights: what `collected` returned.
+        """
+        self.model.save_pretrained(folder, state_dict=weights and dict(weights))  # which takes it apart
         self.tokenizer.save_pretrained(folder)
 
     def encode(self, prompts: Sequence[Prompt]) -> tuple[tuple[int, ...], ...]:
@@ -151,26 +197,33 @@ class Policy:
         return [texts[q * group : (q + 1) * group] for q in range(questions)]
 
     def score(self, responses: Responses, temperature: float = 1.0) -> Scores:
-        """Log-probability and entropy of every response token under this policy at `temperature`."""
+        """Log-probability and entropy of every response token under this policy at `temperature`.
+
+        Without any question this runs the model all the same, for the processes that share its weights.
+        """
+        if not responses.prompts:
+            shape = responses.tokens.shape[1:]
+            shortest = Responses(((0,),), torch.zeros(1, *shape, dtype=torch.long), torch.ones(1, shape[0]).long())
+            return Scores(*(score[:0] for score in self.score(shortest, temperature)))
         batch = _LAYOUTS[self.layout](responses).to(self.model.device)
-        self.model.train(self.checkpointing and torch.is_grad_enabled())
-        hidden = self.model.base_model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-        ).last_hidden_state
-        self.model.eval()
         mask = responses.mask
-        targets = responses.tokens[mask].to(hidden.device)
-        scores = token_scores(hidden.flatten(0, 1)[batch.predictors], self._output_weight(), targets, temperature)
+        targets = responses.tokens[mask].to(self.model.device)
+        self.model.train(self.checkpointing and torch.is_grad_enabled())
+        scores = self.scorer(batch, targets, temperature)
+        self.model.eval()
         padded = torch.zeros(mask.shape)
         return Scores(*(padded.masked_scatter(mask, score.cpu()) for score in scores))
 
     @torch.no_grad()
     def score_passes(self, responses: Responses, temperature: float, passes: Sequence[Tensor]) -> Scores:
-        """`score` without gradient, a pass at a time; zero for questions that are in none of them."""
+        """`score` without gradient, a pass at a time; zero for questions that are in none of them.
+
+        Processes that share the weights call it together, and run as many passes as the one with the most.
+        """
         scores = Scores(*(torch.zeros(responses.tokens.shape) for _ in Scores._fields))
+        if self.sharded:
+            none = torch.empty(0, dtype=torch.long)
+            passes = [*passes, *[none] * (max(distributed.gathered([len(passes)])) - len(passes))]
         for rows in passes:
             for everybody, these in zip(scores, self.score(responses.select(rows), temperature), strict=True):
                 everybody[rows] = these
@@ -192,6 +245,23 @@ class Policy:
             passes[-1].append(row)
             room -= needed
         return [torch.tensor(one) for one in passes]
+
+
+class _Scorer(nn.Module):
+    """A model up to the log-probabilities and entropies (N,) of given tokens: what has a gradient is in `forward`."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: _Batch, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        hidden = self.model.base_model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=batch.attention_mask,
+            use_cache=False,
+        ).last_hidden_state
+        return token_scores(hidden.flatten(0, 1)[batch.predictors], self._output_weight(), targets, temperature)
 
     def _output_weight(self) -> Tensor:
         head = self.model.get_output_embeddings()

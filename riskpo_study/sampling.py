@@ -10,7 +10,7 @@ import torch
 
 from riskpo_study import distributed, seeds
 from riskpo_study.evaluation import maj_at_k
-from riskpo_study.policy import Policy, Responses, Scores
+from riskpo_study.policy import NOTHING, Policy, Responses, Scores
 from riskpo_study.rollouts import Engine
 from riskpo_study.tasks.protocol import Question, Task, verdicts
 
@@ -37,7 +37,9 @@ def sample_batches(
         its share of the batches.
     """
     size = max(1, _ROWS_AT_A_TIME // samples)
-    for start in distributed.share(range(0, len(questions), size)):
+    starts = range(0, len(questions), size)
+    mine = distributed.share(starts)
+    for start in mine:
         part = questions[start : start + size]
         generation = engine.generate(
             policy.encode([task.prompt(question) for question in part]),
@@ -59,6 +61,8 @@ def sample_batches(
                 said = question.id, question.difficulty, s, text, verdict.reward, verdict.answer
                 rows.append((*said, log_prob[q][s], entropy[q][s], lengths[q][s], reason))
         yield pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
+    if len(mine) * distributed.size() < len(starts):  # others have one batch more
+        policy.score_passes(NOTHING, temperature, [])
 
 
 def _scored(policy: Policy, responses: Responses, temperature: float) -> Scores:

@@ -88,7 +88,8 @@ class Trainer:
     def step(self) -> StepResult:
         """One step: responses to `train.questions` questions, then one update for each mini-batch."""
         clock = _Clock()
-        batch = self._collect(clock)
+        with self.engine.drawing():
+            batch = self._collect(clock)
         as_asked = batch.rewards[batch.kept]  # (Q, G)
         order = self.algorithm.estimator.order(as_asked)
         batch = replace(batch, kept=batch.kept[order])
@@ -142,7 +143,10 @@ class Trainer:
         })  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the model's weights. Generators are derived from (seed, step), so the step stands for them too."""
+        """All but the model's weights, for the main process; all call it together.
+
+        Generators are derived from (seed, step), so the step stands for them too.
+        """
         return {
             "steps_done": self.steps_done,
             "seed": self.seed,

@@ -153,4 +153,7 @@ class Updater:
             part = questions[teaches == chosen]
             by_length = learned.lengths[part].sum(1).argsort(stable=True)  # like with like: less padding
             passes = self.policy.passes(learned, part[by_length], self.train.micro_batch)
-            yield from ((rows, chosen) for rows in passes if len(rows))
+            passes = [rows for rows in passes if len(rows)]
+            if self.policy.sharded:  # empty ones, so that all processes do the same at the same time
+                passes += [part[:0]] * (-len(passes) % distributed.size())
+            yield from ((rows, chosen) for rows in passes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +37,10 @@ class Engine(Protocol):
         generator: torch.Generator,
     ) -> Generation:
         """n responses of at most `max_new_tokens` tokens to each prompt; the same generator gives the same tokens."""
+        ...
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Around calls of `generate`: several processes enter and leave it together, and call as often as they like."""
         ...
 
     def rest(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from riskpo_study import sharding
 from riskpo_study.policy import Policy
 from riskpo_study.rollouts.engine import Generation, refuse_empty
 
@@ -22,6 +24,10 @@ class TransformersEngine:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Weights that are split over the processes are put together meanwhile: there must be room for them."""
+        return sharding.whole(self.policy.scorer)
 
     def rest(self) -> None:
         """Nothing to give back: the weights are the policy's own."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,10 @@ class VllmEngine:
                 )
         return self._generation(prompts, n, [sorted(outputs, key=lambda output: output.index) for outputs in answered])
 
+    def drawing(self) -> AbstractContextManager[None]:
+        """Nothing to prepare: the weights are vLLM's own."""
+        return nullcontext()
+
     def rest(self) -> None:
         """Give the GPU's memory to the update; `sync` takes it back."""
         llm = self._vllm.llm
@@ -116,12 +121,11 @@ class VllmEngine:
         llm = self._vllm.llm
         self._vllm.owner = self
         self._eos, self._pad = policy.tokenizer.eos_token_id, policy.tokenizer.pad_token_id
-        # All of them: where output and input embeddings are tied, vLLM needs the output layer's name as well.
-        weights = list(policy.model.state_dict().items())
         with _as_run_error("taking over the policy's weights"):
             if llm.llm_engine.is_sleeping():
                 llm.wake_up()
-            llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+            # Where output and input embeddings are tied, vLLM needs the output layer's name as well.
+            llm.collective_rpc("reload_weights", kwargs={"weights_iterator": policy.weights()})
         if self._syncs % self.settings.check_every == 0:
             self.check(policy)
         self._syncs += 1
@@ -134,7 +138,8 @@ class VllmEngine:
         answers = self.generate(probes, 1, 1.0, _PROBE_TOKENS, generator)
         with torch.no_grad():
             expected = policy.score(answers).log_probs
-        off = float((answers.log_probs - expected).abs().max())
+        mine = float((answers.log_probs - expected).abs().max())
+        off = max(distributed.gathered([mine]), key=lambda one: math.inf if math.isnan(one) else one)
         dtype = self._vllm.dtype
         bound = max(_BOUNDS[str(one).removeprefix("torch.")] for one in (dtype, policy.model.dtype))
         if not off <= bound:
@@ -151,7 +156,7 @@ class VllmEngine:
             return "With tensor_parallel_size > 1 the parameters are not compared one by one"
         ((fused, held),) = workers
         wanted: dict[str, list[tuple[str, _Fingerprint]]] = {}
-        for name, values in policy.model.state_dict().items():
+        for name, values in policy.weights():
             layer, _, kind = name.rpartition(".")
             parent, _, part = layer.rpartition(".")
             whole = next((whole for whole, parts in fused.items() if part in parts), part)
