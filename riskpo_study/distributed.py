@@ -45,6 +45,9 @@ def launched() -> bool:
 def start() -> None:
     """Meet the other processes, if there are any."""
     if launched() and not distributed.is_initialized():
+        # With `accelerate launch --use_fsdp` transformers would read weights in one process, and leave it to accelerate
+        # to pass them on.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         if torch.cuda.is_available():
             torch.cuda.set_device(device())
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

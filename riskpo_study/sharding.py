@@ -21,11 +21,23 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from riskpo_study import distributed
+from riskpo_study.errors import ConfigError
 
 
 def wanted(configured: bool) -> bool:
-    """Whether to split weights: as configured, or as `accelerate launch --use_fsdp` asks, where there are processes."""
-    return distributed.size() > 1 and (configured or os.environ.get("ACCELERATE_USE_FSDP") == "true")
+    """Whether to split weights: where there are processes, and the configuration or accelerate's own asks for it.
+
+    Raises:
+        ConfigError: where accelerate's asks to keep the weights on the CPU as well.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP") != "true":  # which `accelerate launch --use_fsdp` sets
+        return configured and distributed.size() > 1
+    if os.environ.get("FSDP_OFFLOAD_PARAMS") == "true":
+        raise ConfigError(
+            "fsdp_offload_params = true in accelerate's configuration: weights stay on the devices here; set it to "
+            "false, and take more of them"
+        )
+    return distributed.size() > 1
 
 
 def shard(root: nn.Module, blocks: Iterable[nn.Module]) -> None:

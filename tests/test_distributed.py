@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import split_update
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from riskpo_study import distributed, runs, tasks
+from riskpo_study import distributed, runs, sharding, tasks
 from riskpo_study.base_model import pretrain
 from riskpo_study.errors import ConfigError, RunError
 from riskpo_study.experiment import train
@@ -25,7 +26,7 @@ def study(settings):
         task=replace(settings.task, numbers=(2,), largest_number=9, largest_target=20),
         base_model=replace(settings.base_model, layers=1, width=64, heads=2, kv_heads=1, mlp_width=128, numbers=(2,),
                            steps=150, batch_size=128, warmup_steps=5),
-        train=replace(settings.train, learning_rate=1e-3, warmup_steps=0),
+        train=replace(settings.train, learning_rate=1e-3, warmup_steps=0, micro_batch=2),
         hardware=replace(settings.hardware, shards=2),
     )  # fmt: skip
 
@@ -41,11 +42,38 @@ def of_two(settings, **changes):
     return replace(settings, hardware=replace(settings.hardware, processes=2, **changes))
 
 
-@pytest.mark.parametrize(("algorithm", "layout"), [("riskpo", "prefix_tree"), ("dapo", "packed")])
-def test_two_processes_train_the_policy_that_one_trains(algorithm, layout, study, base, tmp_path):
+def in_processes(number, script, *arguments):
+    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
+    return subprocess.run([*agent, *map(str, (script, *arguments))], capture_output=True, text=True, check=False)
+
+
+def trained_by_accelerate(study, algorithm, base, folder):
+    """With its FSDP, of which the configuration says nothing."""
+    params = folder.with_suffix(".yaml")
+    params.write_text(yaml.safe_dump(study.as_dict()))
+    launch = "accelerate launch --use_fsdp --fsdp_version 2 --num_processes 2 --num_machines 1 --mixed_precision no"
+    arguments = "--dynamo_backend", "no", "-m", "riskpo_study.experiment", params, algorithm, "0", base, folder
+    agent = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *launch.split()[1:]]
+    subprocess.run([*agent, *map(str, arguments)], check=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "layout", "how"),
+    [
+        ("riskpo", "prefix_tree", {}),
+        ("dapo", "packed", {}),
+        ("dapo", "packed", {"shard_weights": True, "gradient_checkpointing": True}),
+        ("riskpo", "prefix_tree", "accelerate"),
+    ],
+)
+def test_two_processes_train_the_policy_that_one_trains(algorithm, layout, how, study, base, tmp_path):
     study = replace(study, train=replace(study.train, layout=layout, kl_coefficient=0.01))
     alone = train(study, algorithm, 0, base, tmp_path / "alone")
-    together = train(of_two(study), algorithm, 0, base, tmp_path / "together")
+    if how == "accelerate":
+        together = trained_by_accelerate(study, algorithm, base, tmp_path / "together")
+    else:
+        together = train(of_two(study, **how), algorithm, 0, base, tmp_path / "together")
     for step in (2, 4):
         ours, theirs = (
             load_file(run / "snapshots" / f"step-{step:06d}" / "model.safetensors") for run in (together, alone)
@@ -71,13 +99,19 @@ def test_two_processes_train_the_policy_that_one_trains(algorithm, layout, study
     assert runs.read_manifest(together)["identity"] == runs.read_manifest(alone)["identity"]
 
 
-def test_a_run_goes_on_with_another_number_of_processes(study, base, tmp_path):
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [({"processes": 1}, {"shard_weights": True}), ({"processes": 2, "shard_weights": True}, {"shard_weights": False})],
+)
+def test_a_run_goes_on_with_another_number_of_processes(first, then, study, base, tmp_path):
+    """And with weights that are split over them or not."""
     whole = train(study, "riskpo", 0, base, tmp_path / "whole")
-    folder = tmp_path / "split"
-    saved = replace(study, train=replace(study.train, checkpoint_every=2))
+    folder = tmp_path / "run"
+    saved = replace(study, hardware=replace(study.hardware, **first))
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(saved.as_dict()))
-    half = f"""
+    half = tmp_path / "half.py"
+    half.write_text(f"""
 import sys
 from pathlib import Path
 from riskpo_study import config, experiment, trainer
@@ -88,12 +122,50 @@ def stopping(self):
     return step(self)
 trainer.Trainer.step = stopping
 experiment.train(config.load({str(params)!r}), "riskpo", 0, Path({str(base)!r}), Path({str(folder)!r}))
-"""
-    assert subprocess.run([sys.executable, "-c", half], capture_output=True, check=False).returncode
+""")
+    assert in_processes(saved.hardware.processes, half).returncode
     assert runs.read_manifest(folder)["status"] == "running"
-    train(of_two(saved), "riskpo", 0, base, folder)
+    assert (folder / "checkpoints" / "step-000002").is_dir()
+    train(of_two(saved, **then), "riskpo", 0, base, folder)
     ours, theirs = (runs.read_records(run, "rollouts") for run in (folder, whole))
     pd.testing.assert_frame_equal(ours, theirs, check_exact=False, atol=1e-4)
+
+
+def test_each_process_holds_its_part_of_weights_and_optimiser_and_saves_the_whole(base, tmp_path):
+    alone, its_optimizer = split_update.load(base, split=False)
+    norm = split_update.update(alone, its_optimizer)
+    ended = in_processes(2, split_update.__file__, base, tmp_path)
+    assert not ended.returncode, ended.stderr
+    main, other = (torch.load(tmp_path / f"process-{rank}.pt", weights_only=True) for rank in range(2))
+    parameters = sum(parameter.numel() for parameter in alone.model.parameters())
+    for name, size in (("parameters", 2), ("optimizer", 12)):  # bytes of each: bfloat16; float32 copy and two moments
+        assert main["held"][name] + other["held"][name] == size * parameters
+        assert 0.45 < main["held"][name] / (size * parameters) < 0.55
+
+    assert main["norm"] == other["norm"] == pytest.approx(norm, rel=1e-2)  # gradients are rounded to bfloat16
+    saved, expected = main["state"], its_optimizer.state_dict()
+    assert len(saved["masters"]) == len(expected["masters"]) > 5
+    for ours, theirs in zip(saved["masters"], expected["masters"], strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    for name, weight in alone.model.state_dict().items():
+        torch.testing.assert_close(main["weights"][name], weight, atol=1e-4, rtol=1e-2)
+    continued, optimizer = split_update.load(base, split=False)
+    optimizer.load_state_dict(saved)
+    assert continued.model.state_dict().keys() == main["weights"].keys()
+    for of_one in optimizer.adam.state.values():
+        assert of_one["step"] == 1 and of_one["exp_avg"].abs().sum() > 0
+
+
+def test_splitting_what_cannot_be_split_is_refused(settings, policy, monkeypatch):
+    with pytest.raises(ConfigError, match=r"hardware.shard_weights = true .* hardware.processes is 1"):
+        replace(settings.hardware, shard_weights=True)
+    policy.model._no_split_modules = set()
+    with pytest.raises(ConfigError, match=r"Qwen2ForCausalLM does not say what its blocks are: set it to false"):
+        policy.shard()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(ConfigError, match=r"fsdp_offload_params = true in accelerate's configuration"):
+        sharding.wanted(False)
 
 
 def test_a_failure_in_any_process_ends_the_run(study, base, tmp_path, capfd):

@@ -1,0 +1,53 @@
+"""One update of a policy; run as a script, in every process of several that share its weights."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from riskpo_study import config, distributed
+from riskpo_study.optimizer import Optimizer
+from riskpo_study.policy import Policy, Responses
+
+RESPONSES = Responses(
+    ((5, 6, 7), (8,), (9, 10)),
+    torch.arange(3 * 2 * 4).view(3, 2, 4) % 7 + 3,
+    torch.tensor([[4, 2], [1, 3], [2, 2]]),
+)
+
+
+def load(model: Path, split: bool) -> tuple[Policy, Optimizer]:
+    """In bfloat16, so that the optimiser has float32 copies."""
+    study = config.load()
+    hardware = replace(study.hardware, dtype="bfloat16", processes=2, shards=2, shard_weights=split)
+    policy = Policy.load(model, "padded", hardware)
+    train = replace(study.train, learning_rate=1e-3, warmup_steps=0, max_grad_norm=1.0)
+    return policy, Optimizer(policy.model.parameters(), train)
+
+
+def update(policy: Policy, optimizer: Optimizer) -> float:
+    """On three questions, of which the second of two processes has one, and then none; returns the gradient's norm."""
+    for rows in distributed.share([*torch.arange(3).split(1), torch.empty(0, dtype=torch.long)]):
+        (-policy.score(RESPONSES.select(rows)).log_probs.sum()).backward()
+    norm = optimizer.gather()
+    optimizer.step()
+    return norm
+
+
+def main(model: Path, folder: Path) -> None:
+    distributed.start()
+    policy, optimizer = load(model, split=True)
+    norm = update(policy, optimizer)
+    moments = [value for of_one in optimizer.adam.state.values() for name, value in of_one.items() if name != "step"]
+    tensors = {"parameters": optimizer.parameters, "optimizer": [*optimizer.masters, *moments]}
+    held = {name: sum(one.to_local().nbytes for one in split) for name, split in tensors.items()}
+    state, weights = optimizer.state_dict(), policy.collected()
+    saved = {"norm": norm, "held": held, "state": state, "weights": weights}
+    torch.save(saved, folder / f"process-{distributed.rank()}.pt")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
