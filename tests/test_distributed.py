@@ -16,6 +16,7 @@ from riskpo_study import distributed, runs, sharding, tasks
 from riskpo_study.base_model import pretrain
 from riskpo_study.errors import ConfigError, RunError
 from riskpo_study.experiment import train
+from riskpo_study.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -99,20 +100,38 @@ def test_two_processes_train_the_policy_that_one_trains(algorithm, layout, how, 
     assert runs.read_manifest(together)["identity"] == runs.read_manifest(alone)["identity"]
 
 
-@pytest.mark.parametrize(
-    ("first", "then"),
-    [({"processes": 1}, {"shard_weights": True}), ({"processes": 2, "shard_weights": True}, {"shard_weights": False})],
-)
-def test_a_run_goes_on_with_another_number_of_processes(first, then, study, base, tmp_path):
-    """And with weights that are split over them or not."""
-    whole = train(study, "riskpo", 0, base, tmp_path / "whole")
-    folder = tmp_path / "run"
-    saved = replace(study, hardware=replace(study.hardware, **first))
-    params = tmp_path / "params.yaml"
-    params.write_text(yaml.safe_dump(saved.as_dict()))
-    half = tmp_path / "half.py"
-    half.write_text(f"""
-import sys
+@pytest.fixture(scope="module")
+def whole(study, base, tmp_path_factory):
+    return train(study, "riskpo", 0, base, tmp_path_factory.mktemp("whole") / "run")
+
+
+def assert_goes_on(study, base, folder, whole):
+    """From the checkpoint of step 2 to the end of a run that was never interrupted."""
+    assert runs.read_manifest(folder)["status"] == "running"
+    assert (folder / "checkpoints" / "step-000002").is_dir()
+    train(study, "riskpo", 0, base, folder)
+    ours, theirs = (runs.read_records(run, "rollouts") for run in (folder, whole))
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=False, atol=1e-4)
+
+
+def test_a_run_goes_on_in_more_processes_that_split_the_weights(study, base, whole, tmp_path, monkeypatch):
+    step = Trainer.step
+
+    def stopping(trainer):
+        if trainer.steps_done == 3:
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", stopping)  # of this process: the others have their own
+    with pytest.raises(KeyboardInterrupt):
+        train(study, "riskpo", 0, base, tmp_path / "run")
+    assert_goes_on(of_two(study, shard_weights=True), base, tmp_path / "run", whole)
+
+
+def test_a_run_that_split_the_weights_goes_on_in_one_process(study, base, whole, tmp_path):
+    params, folder, script = tmp_path / "params.yaml", tmp_path / "run", tmp_path / "half.py"
+    params.write_text(yaml.safe_dump(of_two(study, shard_weights=True).as_dict()))
+    script.write_text(f"""
 from pathlib import Path
 from riskpo_study import config, experiment, trainer
 step = trainer.Trainer.step
@@ -123,12 +142,9 @@ def stopping(self):
 trainer.Trainer.step = stopping
 experiment.train(config.load({str(params)!r}), "riskpo", 0, Path({str(base)!r}), Path({str(folder)!r}))
 """)
-    assert in_processes(saved.hardware.processes, half).returncode
-    assert runs.read_manifest(folder)["status"] == "running"
-    assert (folder / "checkpoints" / "step-000002").is_dir()
-    train(of_two(saved, **then), "riskpo", 0, base, folder)
-    ours, theirs = (runs.read_records(run, "rollouts") for run in (folder, whole))
-    pd.testing.assert_frame_equal(ours, theirs, check_exact=False, atol=1e-4)
+    ended = in_processes(2, script)
+    assert ended.returncode and "KeyboardInterrupt" in ended.stderr, ended.stderr
+    assert_goes_on(study, base, folder, whole)
 
 
 def test_each_process_holds_its_part_of_weights_and_optimiser_and_saves_the_whole(base, tmp_path):

@@ -312,3 +312,17 @@ def test_saved_models_are_evaluated_with_it(settings: config.Config, pretrained:
     assert theirs["question_id"].tolist() == ours["question_id"].tolist()
     assert abs(ours["reward"].mean() - theirs["reward"].mean()) < 4 * (0.25 / len(ours)) ** 0.5
     assert abs(ours["log_prob"].mean() - theirs["log_prob"].mean()) < 4 * ours["log_prob"].std() / len(ours) ** 0.5
+
+
+def test_processes_that_split_the_weights_give_each_its_vllm_all_of_them(
+    settings: config.Config, pretrained: Path, tmp_path: Path
+) -> None:
+    """Each proves what it has got after the first sync; the second process has no questions of the learning curve."""
+    study = small_study(settings, "vllm", 2)
+    study = replace(study, hardware=replace(study.hardware, shards=2))
+    split = replace(study, hardware=replace(study.hardware, processes=2, shard_weights=True))
+    together = experiment.train(split, "grpo", 0, pretrained, tmp_path / "together")
+    alone = experiment.train(study, "grpo", 0, pretrained, tmp_path / "alone")
+    for record in ("rollouts", "evaluations"):
+        ours, theirs = (runs.read_records(run, record) for run in (together, alone))
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=False, atol=1e-3)
