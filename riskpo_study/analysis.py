@@ -23,13 +23,16 @@ from riskpo_study.evaluation import Interval, avg_at_k, pass_at_k
 from riskpo_study.records import BASE
 
 __all__ = [
-    "OVERALL", "Resampler", "at_equal_accuracy", "at_steps", "best", "block_means", "differences", "extremes",
-    "final", "heading", "holm", "measures", "monotonicity", "mover", "overlap", "quantile_curves", "ratio",
-    "since_start", "smooth", "solved", "summary", "tail_terms",
+    "AVERAGE", "OVERALL", "Resampler", "at_equal_accuracy", "at_steps", "best", "block_means", "differences",
+    "extremes", "final", "heading", "holm", "macro_averages", "measures", "monotonicity", "mover", "overlap",
+    "quantile_curves", "ratio", "since_start", "smooth", "solved", "summary", "tail_terms",
 ]  # fmt: skip
 
 OVERALL = "all"
 """The difficulty of estimates over the questions of every difficulty."""
+
+AVERAGE = "average"
+"""The difficulty of averages to which every difficulty contributes alike, however many questions it has."""
 
 Floats = NDArray[np.float64]
 
@@ -185,11 +188,14 @@ class Resampler:
         self.resamples, self.confidence, self.seed = resamples, confidence, seed
         self._drawn: dict[tuple[str, int], Floats] = {}
 
-    def means(self, values: ArrayLike) -> Floats:
-        """Means of resampled tables: values (..., S, Q) of S seeds and Q questions -> (..., resamples)."""
+    def means(self, values: ArrayLike, stratum: str = "") -> Floats:
+        """Means of resampled tables: values (..., S, Q) of S seeds and Q questions -> (..., resamples).
+
+        The questions of different strata are resampled independently of each other, the seeds alike.
+        """
         table = np.asarray(values, dtype=np.float64)
         with threadpool_limits(1, "blas"):  # rounding depends on the number of threads
-            by_seed = table @ self._weights("questions", table.shape[-1])  # (..., S, R)
+            by_seed = table @ self._weights(f"questions {stratum}".rstrip(), table.shape[-1])  # (..., S, R)
         return np.asarray((by_seed * self._weights("seeds", table.shape[-2])).sum(axis=-2))
 
     def interval(self, values: ArrayLike) -> list[Interval]:
@@ -250,17 +256,12 @@ def differences(frame: pd.DataFrame, metrics: Sequence[str], reference: str, res
             ours, theirs = _same_seeds(groups[algorithm], groups[reference])
             if ours.empty:
                 continue
-            values, about = _table(ours, metrics)
-            reference_values, reference_about = _table(theirs, metrics)
-            if set(ours["question_id"]) != set(theirs["question_id"]):
-                raise DataError(f"{algorithm} and {reference} answered different questions: evaluate both alike.")
-            paired = values - reference_values  # (M, S, Q)
+            paired, about = _paired(ours, theirs, metrics)
             where = {"algorithm": algorithm, "reference": reference, "difficulty": difficulty}
-            rests = reference_about if algorithm == BASE else about
             for metric, estimate, p in zip(
                 metrics, resampler.interval(paired), _p_values(resampler.means(paired)), strict=True
             ):
-                rows.append(where | {"metric": metric} | estimate._asdict() | {"p": p} | rests)
+                rows.append(where | {"metric": metric} | estimate._asdict() | {"p": p} | about)
     columns = [
         "algorithm",
         "reference",
@@ -278,6 +279,51 @@ def differences(frame: pd.DataFrame, metrics: Sequence[str], reference: str, res
     families = result.groupby(["difficulty", "metric"], sort=False)["p"]
     result.insert(columns.index("n"), "p_holm", families.transform(lambda p: holm(p.to_numpy())))
     return result
+
+
+def macro_averages(
+    frame: pd.DataFrame, metrics: Sequence[str], resampler: Resampler, reference: str | None = None
+) -> pd.DataFrame:
+    """Plain mean over the difficulties of each one's mean, for every algorithm: tidy rows of difficulty `AVERAGE`.
+
+    Intervals resample the questions of each difficulty apart and, around them, the seeds for all difficulties together:
+    a seed is one model.
+
+    Args:
+        frame: as `summary`'s.
+        reference: what to subtract, paired as in `differences`; without a seed of it an algorithm is left out.
+
+    Raises:
+        DataError: where an algorithm lacks a difficulty, or answered other questions than the reference.
+    """
+    groups = {str(name): group for name, group in frame.groupby("algorithm", sort=False)}
+    difficulties = sorted(frame["difficulty"].unique())
+    rows = []
+    for algorithm, group in groups.items():
+        ours, theirs = (group, None) if reference is None else _same_seeds(group, groups[reference])
+        if ours.empty:
+            continue
+        table, about = _table(ours, metrics) if theirs is None else _paired(ours, theirs, metrics)
+        of = ours.drop_duplicates("question_id").sort_values("question_id")["difficulty"].to_numpy()
+        parts = {str(difficulty): table[..., of == difficulty] for difficulty in difficulties}  # (M, S, Q) each
+        if lacking := [difficulty for difficulty, part in parts.items() if not part.size]:
+            raise DataError(f"{algorithm} has no answers to questions of difficulty {lacking[0]}: evaluate all alike.")
+        values = np.mean([part.mean(axis=(-2, -1)) for part in parts.values()], axis=0)
+        resampled = np.mean([resampler.means(part, difficulty) for difficulty, part in parts.items()], axis=0)
+        for metric, value, low, high in zip(metrics, values, *resampler.percentiles(resampled), strict=True):
+            what = {"algorithm": algorithm, "difficulty": AVERAGE, "metric": metric}
+            rows.append(what | {"value": value, "low": low, "high": high} | about)
+    return pd.DataFrame(rows)
+
+
+def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, metrics: Sequence[str]) -> tuple[Floats, dict[str, object]]:
+    """Values of one algorithm minus those of another (M, S, Q), and what they rest on; see `_same_seeds`."""
+    algorithm, reference = ours["algorithm"].iloc[0], theirs["algorithm"].iloc[0]
+    values, about = _table(ours, metrics)
+    reference_values, reference_about = _table(theirs, metrics)
+    if set(ours["question_id"]) != set(theirs["question_id"]):
+        raise DataError(f"{algorithm} and {reference} answered different questions: evaluate both alike.")
+    return values - reference_values, reference_about if algorithm == BASE else about
 
 
 def _same_seeds(one: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

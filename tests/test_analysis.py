@@ -150,6 +150,64 @@ def test_only_shared_seeds_are_compared_and_the_base_model_with_all(resampler: R
     assert list(nothing.columns) == list(gaps.columns)
 
 
+def test_averages_weigh_every_difficulty_alike(resampler: Resampler) -> None:
+    """And know no spread where the questions of each difficulty have none, however many there are."""
+    frame = together(counts([8] * 2, 8), counts([2] * 30, 8, difficulty=4))
+    row = one(analysis.macro_averages(analysis.measures(frame, [1])[0], ["Pass@1"], resampler))
+    assert row[["algorithm", "difficulty", "n", "questions", "seeds"]].tolist() == ["grpo", "average", 8, 32, "0"]
+    assert_allclose(row[["value", "low", "high"]].astype(float), (1 + 1 / 4) / 2)
+
+
+def test_average_of_one_difficulty_is_its_mean() -> None:
+    frame = counts(np.random.default_rng(0).integers(0, 9, 60), 8)
+    resampler = Resampler(20000, 0.95)
+    average = one(analysis.macro_averages(frame, ["entropy"], resampler))
+    plain = one(analysis.summary(frame, ["entropy"], resampler))
+    assert_allclose(*(row[["value", "low", "high"]].astype(float) for row in (average, plain)), atol=4e-3)
+
+
+@pytest.mark.parametrize("opposite", [False, True])
+def test_questions_of_each_difficulty_are_resampled_apart(opposite: bool) -> None:
+    """Resampled together, answers that go with or against each other would spread by √2 or not at all."""
+    right = np.tile([0, 8], 50)
+    frame = together(counts(right, 8), counts(8 - right if opposite else right, 8, difficulty=4))
+    row = one(analysis.macro_averages(frame, ["entropy"], Resampler(20000, 0.95)))
+    assert_allclose([row["low"], row["high"]], 0.5 + np.array([-1.96, 1.96]) * 0.5 / np.sqrt(200), atol=4e-3)
+
+
+def test_seeds_are_resampled_for_all_difficulties_together(resampler: Resampler) -> None:
+    """Two models of the same average, each good at one difficulty."""
+    frame = together(*(
+        counts([8 * (seed == difficulty - 3)] * 5, 8, seed=seed, difficulty=difficulty)
+        for seed in (0, 1) for difficulty in (3, 4)
+    ))  # fmt: skip
+    row = one(analysis.macro_averages(frame, ["entropy"], resampler))
+    assert_allclose(row[["value", "low", "high"]].astype(float), 0.5)
+
+
+def test_averages_minus_a_reference_are_paired(resampler: Resampler) -> None:
+    right = np.random.default_rng(0).integers(0, 5, 12)
+    frame = together(
+        *(counts(right, 8, BASE, -1, difficulty=difficulty) for difficulty in (3, 4)),
+        *(counts(right + 1, 8, seed=seed, difficulty=difficulty) for seed in (0, 1) for difficulty in (3, 4)),
+        *(counts(right + 3, 8, "dapo", seed, difficulty=difficulty) for seed in (1, 2) for difficulty in (3, 4)),
+        *(counts(right, 8, "gspo", 5, difficulty=difficulty) for difficulty in (3, 4)),
+    )
+    scored, _ = analysis.measures(frame, [1])
+    gaps = analysis.macro_averages(scored, ["Pass@1"], resampler, "grpo")
+    assert gaps[["algorithm", "seeds"]].to_numpy().tolist() == [[BASE, "0 1"], ["grpo", "0 1"], ["dapo", "1"]]
+    for end in ("value", "low", "high"):
+        assert_allclose(gaps[end], [-1 / 8, 0, 2 / 8], atol=1e-12)
+
+
+def test_averages_of_different_questions_are_refused(resampler: Resampler) -> None:
+    part = together(counts([1], 4), counts([1], 4, difficulty=4), counts([1], 4, "dapo"))
+    with pytest.raises(DataError, match="dapo has no answers to questions of difficulty 4"):
+        analysis.macro_averages(part, ["entropy"], resampler)
+    with pytest.raises(DataError, match="dapo and grpo answered different questions"):
+        analysis.macro_averages(part, ["entropy"], resampler, "grpo")
+
+
 def test_holm_steps_down() -> None:
     assert_allclose(analysis.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
     assert_allclose(analysis.holm([0.5, 0.9]), [1.0, 1.0])
