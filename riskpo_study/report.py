@@ -17,7 +17,18 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from riskpo_study import ablations, analysis, claims, files, findings, provenance, published, records, tables, tuning
+from riskpo_study import (
+    ablations,
+    analysis,
+    claims,
+    files,
+    findings,
+    provenance,
+    records,
+    side_by_side,
+    tables,
+    tuning,
+)
 from riskpo_study import config as configuration
 from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError, DataError, RunError
@@ -312,7 +323,7 @@ def compose(config: Config) -> list[Block]:
     points = tuple(f"**{one.title}.** {one.finding(study)}" for one in made if one.headline and one.finding)
     title = Heading(1, f"RiskPO against the GRPO family: {config.profile}")
     opening: list[Block] = [title, Text(_introduction(study)), *([Points(points)] if points else [])]
-    return [*opening, *_verdicts(config), *body, *_published(), *_tuning(study), *_closing(config)]
+    return [*opening, *_verdicts(config), *body, *_side_by_side(config), *_tuning(study), *_closing(config)]
 
 
 def _verdicts(config: Config) -> Iterator[Block]:
@@ -327,14 +338,23 @@ def _verdicts(config: Config) -> Iterator[Block]:
         yield Table("Verdicts", claims.as_table(decided))
 
 
-def _published() -> Iterator[Block]:
-    """The paper's own numbers, as far as they could be read."""
-    yield Heading(2, "What the paper reports")
+def _side_by_side(config: Config) -> Iterator[Block]:
+    """The paper's tables with our numbers beside its own, where they have been made."""
+    filled = side_by_side.read(config)
+    if filled is None:
+        return
+    yield Heading(2, "Beside the paper's tables")
     yield Text(
-        "Pass@1 in percent, of other models and tasks, from single runs without intervals: compare orders, not levels. "
-        "Sources: `riskpo_study/published`."
+        f"Made by `dvc repro --single-item paper_tables@{config.profile}` from `notebooks/13_tables.ipynb`; sources of "
+        "the paper's numbers: `riskpo_study/published`. All of it: `tables/13_tables/cells.csv`."
     )
-    yield from (Table(title, table) for title, table in published.tables().items())
+    yield Text(side_by_side.about(config))
+    for number in side_by_side.FORMS:
+        one = side_by_side.shown(number, filled, config)
+        yield Heading(3, one.title)
+        yield Text(one.order)
+        yield Table("Pass@1, %", one.table)
+        yield Points(one.notes)
 
 
 def _tuning(study: Study) -> Iterator[Block]:
@@ -395,9 +415,9 @@ def _introduction(study: Study) -> str:
         "called higher or lower only where its interval leaves out 0. With few seeds the intervals understate how "
         "much another training would differ; sentences are not corrected for many comparisons, the tables' stars are."
     )
-    if unmade := [
-        section.notebook for section in sections(config) if _expected(section, config) and not _made(section, config)
-    ]:
+    unmade = [of.notebook for of in sections(config) if _expected(of, config) and not _made(of, config)]
+    unmade += ["13_tables"] if side_by_side.read(config) is None else []
+    if unmade:
         text += f" **Not made yet** (`dvc repro`): {', '.join(dict.fromkeys(unmade))}."
     absent = records.missing(config.results, "counts", config, runs.names)
     if not absent:

@@ -16,7 +16,7 @@ STEPS = (0, 10, 20)
 
 
 def counts(
-    correct: Sequence[int], n: int, algorithm: str = "grpo", seed: int = 0, step: int = 20, difficulty: int = 3
+    correct: Sequence[int], n: int, algorithm: str = "grpo", seed: int = 0, step: int = 20, difficulty: int | str = 3
 ) -> pd.DataFrame:
     """One row a question, as `sampling.counts`, from the numbers of right answers; entropy falls with them."""
     right = np.asarray(correct)

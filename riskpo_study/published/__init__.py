@@ -10,17 +10,10 @@ from typing import Literal
 
 import pandas as pd
 
-__all__ = ["Factor", "Suite", "ablation", "averages", "notes", "read", "risk_profiles", "tables"]
+__all__ = ["Factor", "Suite", "ablation", "averages", "base_model", "notes", "read", "risk_profiles", "scores"]
 
 Suite = Literal["hard math", "easy math"]
 Factor = Literal["quantile_levels", "bundle_size", "omega"]
-
-_TITLES = {
-    "hard_math_pass1": "Table 1: hard math",
-    "easy_math_code_multimodal_pass1": "Table 2: easy math, code and multi-modal questions",
-    "ablations_easy_math_average": "Tables 3, 4 and 5: ablations, average of MATH and GSM8K",
-    "risk_profiles_pass1": "Fig. 6: MATH before and after training",
-}
 
 _AVERAGES: dict[Suite, tuple[str, str]] = {
     "hard math": ("hard_math_pass1", "average"),
@@ -38,22 +31,22 @@ def read(name: str) -> pd.DataFrame:
         return pd.read_csv(file)
 
 
-def tables() -> dict[str, pd.DataFrame]:
-    """Title → what the paper reports, for readers; remarks on single numbers are a column."""
-    found = {}
-    for name, title in _TITLES.items():
-        table = read(name).drop(columns=["table", "figure", "base_model"], errors="ignore").fillna("–")
-        found[title] = table.map(lambda value: _worded(value) if isinstance(value, str) else value).rename(
-            columns=_worded
-        )
-    return found
+def scores(suite: Suite) -> pd.DataFrame:
+    """Table 1 or 2: a row a method, a column a benchmark, and `average` behind the benchmarks that it is over."""
+    name, average = _AVERAGES[suite]
+    table = read(name).set_index("method").rename(columns={average: "average"})
+    return table.drop(columns=["table", "base_model", "note"], errors="ignore").astype(float)
+
+
+def base_model(suite: Suite) -> str:
+    """The model that was post-trained."""
+    (name,) = read(_AVERAGES[suite][0])["base_model"].unique()
+    return str(name)
 
 
 def averages(suite: Suite) -> dict[str, float]:
     """Method → average over the benchmarks of Table 1 (hard math) or the two math ones of Table 2 (easy math)."""
-    name, column = _AVERAGES[suite]
-    table = read(name)
-    return dict(zip(table["method"], table[column].astype(float), strict=True))
+    return {str(method): value for method, value in scores(suite)["average"].items()}
 
 
 def notes(suite: Suite) -> dict[str, str]:
@@ -73,8 +66,8 @@ def ablation(factor: Factor) -> dict[str, float]:
 
 
 def _worded(text: str) -> str:
-    """A key or setting of the files in words and symbols: `alpha=0.2 beta=0.8` is `α = 0.2, β = 0.8`."""
-    for plain, symbol in {"alpha": "α", "beta": "β", "omega": "ω", "=": " = ", " β": ", β", "_": " "}.items():
+    """A setting of the files in symbols: `alpha=0.2 beta=0.8` is `α = 0.2, β = 0.8`."""
+    for plain, symbol in {"alpha": "α", "beta": "β", "omega": "ω", "=": " = ", " β": ", β"}.items():
         text = text.replace(plain, symbol)
     return text
 
