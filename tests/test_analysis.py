@@ -362,9 +362,9 @@ def test_best_is_the_highest_after_the_start_and_of_equals_the_first() -> None:
     assert found[["algorithm", "step", "value"]].values.tolist() == [["grpo", 20, 0.5], ["riskpo", 10, 0.4]]
 
 
-def test_extremes_are_the_easiest_and_the_hardest_by_number() -> None:
-    frame = pd.DataFrame({"difficulty": ["all", "9", "10", "3"]})
-    assert analysis.extremes(frame)["difficulty"].tolist() == ["10", "3"]
+def test_extremes_are_the_first_and_the_last_difficulty() -> None:
+    frame = pd.DataFrame({"difficulty": ["all", "3", "9", "10"]})
+    assert analysis.extremes(frame)["difficulty"].tolist() == ["3", "10"]
     assert analysis.extremes(frame[:1])["difficulty"].tolist() == ["all"]
 
 

@@ -18,7 +18,6 @@ from riskpo_study.errors import ConfigError
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 PROFILES = profiles.available(CONF)
-REFUSED = {"paper"}  # describes a task that is not implemented
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +181,7 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ),
         ("risk.omega", 10**400, "risk.omega has 401 digits: give a smaller number."),
         ("runs.further_seeds", 3, "runs.further_seeds = 3 must be a list of at least one value."),
-        ("task.name", "chess", "task.name = 'chess' is not implemented; known tasks: countdown."),
+        ("task.name", "chess", "task.name = 'chess' is not implemented; known tasks: countdown, math."),
         ("task.numbers", [3, 6], "task.numbers[1] = 6 must be between 2 and 5."),
         (
             "base_model.heads",
@@ -282,7 +281,7 @@ def test_load_names_a_file_that_is_not_there(tmp_path: Path) -> None:
         config.load(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("profile", sorted(set(PROFILES) - REFUSED))
+@pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_shipped_profile_parses(project: Path, profile: str) -> None:
     composed = profiles.compose(profile, project / "params.yaml")
     assert composed.profile == profile
@@ -295,10 +294,14 @@ def test_study_compares_every_algorithm(project: Path) -> None:
     assert profiles.compose("study", project / "params.yaml").runs.algorithms == tuple(ALGORITHMS)
 
 
-def test_paper_profile_says_what_is_missing(project: Path) -> None:
-    with pytest.raises(ConfigError, match="Profile 'paper': task.name = 'dapo_math_17k' is not implemented"):
-        profiles.compose("paper", project / "params.yaml")
-    assert (project / "params.yaml").read_text() == "profile: none\n"
+@pytest.mark.parametrize("profile", ["paper_hard", "paper_easy"])
+def test_profiles_of_the_paper_train_in_whole_bundles_on_every_gpu(project: Path, profile: str) -> None:
+    composed = profiles.compose(profile, project / "params.yaml")
+    assert composed.train.questions % (composed.risk.bundle_size * composed.train.mini_batches) == 0
+    assert composed.task.name == "math" and composed.base_model.pretrained != "none"
+    assert composed.train.max_new_tokens < composed.rollouts.max_model_len
+    shared = {*composed.runs.seeds} & {*composed.runs.further_seeds}
+    assert not composed.runs.ablations or shared  # the cells are compared with RiskPO, seed by seed
 
 
 def test_committed_params_are_the_quick_profile(project: Path) -> None:
@@ -319,7 +322,7 @@ def test_compose_writes_the_bytes_of_dvc(project: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "Unknown profile 'nope'; known: paper, quick, smoke, study, study_large_numbers, "),
+        (["nope"], "Unknown profile 'nope'; known: paper_easy, paper_hard, quick, smoke, study, "),
         (["quick", "train.stepz=3"], "Cannot compose profile 'quick': "),
         (["quick", "train.steps=0"], "Profile 'quick': train.steps = 0 must be at least 1."),
     ],
@@ -343,7 +346,7 @@ def test_command_line_explains_itself(
 def test_every_key_has_a_comment_above(file: Path) -> None:
     lines = file.read_text().splitlines()
     sections = (
-        {"task:", "base_model:", "train:", "rollouts:", "tuning:", "algorithms:", "evaluation:", "theory:"}
+        {f"{section}:" for section in config.Config.__dataclass_fields__} - {"profile:", "runs:"}
         if file.parent.name == "profile"
         else set()
     )
