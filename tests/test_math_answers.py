@@ -289,12 +289,12 @@ TROUBLE = {
 
 
 def test_trouble_costs_its_limit_and_affects_nobody_else() -> None:
-    with MathGrader(workers=2, seconds=1.0) as grader:
+    with MathGrader(workers=2, seconds=2.0) as grader:
         grader.check([r"\boxed{\sqrt{12}}"] * 2, [r"2\sqrt{3}", r"3\sqrt{2}"])  # workers start
         responses = [text for trouble in TROUBLE.values() for text in (trouble, r"\boxed{\sqrt{12}}")]
         start = time.monotonic()
         found = grader.grade(responses, [r"2\sqrt3"] * len(responses))
-        assert time.monotonic() - start < 15
+        assert time.monotonic() - start < 2.0 * len(TROUBLE)
     status = {name: grade.status for name, grade in zip(TROUBLE, found[::2], strict=True)}
     assert status["tower"] == status["factorial"] == "limit"
     assert {status[name] for name in ("braces", "open braces", "megabyte in a box", "unbalanced", "NUL")} == {

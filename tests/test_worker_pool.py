@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -30,7 +31,7 @@ def pool() -> Iterator[WorkerPool]:
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[WorkerPool]:
-    with WorkerPool(CHORES, workers=2, seconds=0.5) as pool:
+    with WorkerPool(CHORES, workers=2, seconds=1.5) as pool:
         yield pool
 
 
@@ -64,20 +65,19 @@ def test_text_of_any_kind_and_size_survives_the_way_there_and_back(pool: WorkerP
     assert values(pool.map([{"return": text} for text in texts])) == texts
 
 
-def test_both_workers_work(pool: WorkerPool) -> None:
-    start = time.monotonic()
-    pids = {value["pid"] for value in values(pool.map([{"sleep": 0.3, "pid": True}] * 2))}  # type: ignore[index]
-    assert len(pids) == 2 and time.monotonic() - start < 0.55
+def test_both_workers_work_at_a_time(pool: WorkerPool, tmp_path: Path) -> None:
+    meeting = {"note": str(tmp_path / "pids"), "meet": 2, "pid": True}  # each waits for the other to begin
+    pids = {value["pid"] for value in values(pool.map([meeting] * 2))}  # type: ignore[index]
+    assert len(pids) == 2
 
 
 @pytest.mark.parametrize("stuck", [{"sleep": 60}, {"disaster": "power"}])
 def test_a_stuck_job_costs_its_limit_and_no_other_job(hasty: WorkerPool, stuck: dict[str, object]) -> None:
-    hasty.map([{}] * 2)
     start = time.monotonic()
     outcomes = hasty.map([{"return": 0}, stuck, *({"return": i} for i in range(2, 40))])
     assert values(outcomes) == [0, "limit", *range(2, 40)]
-    assert outcomes[1].detail == "took longer than 0.5 s"
-    assert 0.5 <= time.monotonic() - start < 2.5
+    assert outcomes[1].detail == "took longer than 1.5 s"
+    assert 1.5 <= time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_an_interrupt_leaves_no_worker_and_a_pool_that_works(tmp_path: Path) -> 
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output, errors) == (0, "[0, 1, 2, 3]\n", "")
-    assert all(ends(pid, 1) for pid in pids)
+    assert all(ends(pid, 20) for pid in pids)
 
 
 @pytest.mark.parametrize("job", [{"sleep": 600}, {"disaster": "power"}, {}])
@@ -219,12 +219,12 @@ def test_workers_end_after_a_parent_that_was_killed(tmp_path: Path, job: dict[st
         time.sleep(60)
         """,
         note,
-        __import__("json").dumps(job),
+        json.dumps(job),
     )
     [pid] = wait_for(note, 1)
     process.kill()
     process.communicate()
-    assert ends(pid, 4)
+    assert ends(pid, 20)
 
 
 def test_workers_end_with_the_interpreter_and_with_the_pool(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ def chores() -> Callable[[dict[str, Any]], Any]:
         if "note" in job:
             with Path(job["note"]).open("a") as file:
                 file.write(f"{os.getpid()}\n")
+        while "meet" in job and len(Path(job["note"]).read_text().split()) < job["meet"]:
+            time.sleep(0.01)
         if "print" in job:
             print(job["print"], flush=True)
             os.write(1, job["print"].encode())

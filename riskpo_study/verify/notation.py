@@ -74,8 +74,7 @@ _PROSE = re.compile(rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})(?![A-Za-z]))[A-Za-z]{{
 
 
 def plain(text: str) -> str:
-    r"""The plain spelling: no units, degree and dollar signs, spacing, fonts, sizes; ``\frac``, ``\le``, ``%`` for all
-    their variants."""
+    r"""The plain spelling: without units, degree and dollar signs, spacing, fonts; one command for all its variants."""
     text = text.translate(_SIGNS)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
@@ -215,12 +214,10 @@ _GROUPING_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 def elements(text: str) -> Elements:
     r"""The elements of a list, tuple, interval or set; another text is its own single element. ``1 \pm 2`` has two."""
-    opening = closing = ""
-    inside = text.replace(r"\{", "{").replace(r"\}", "}")
-    if inside[:1] in ("(", "[", "{") and inside[-1:] in (")", "]", "}") and _encloses(inside):
-        opening, inside, closing = inside[0], inside[1:-1], inside[-1]
-    else:
-        inside = text
+    opening, inside, closing = "", text, ""
+    bracketed = text.replace(r"\{", "{").replace(r"\}", "}")
+    if _encloses(bracketed):
+        opening, inside, closing = bracketed[0], bracketed[1:-1], bracketed[-1]
     if re.search(r"[,;] ", inside):  # "1,000, 2,000"
         inside = _GROUPING_COMMA.sub("", inside)
     parts = split(inside, _SEPARATORS)
@@ -242,8 +239,10 @@ def split(text: str, separators: re.Pattern[str]) -> list[str]:
 
 
 def _encloses(text: str) -> bool:
-    """Whether the first bracket's partner is the last character."""
+    """Whether the text begins with a bracket whose partner is its last character."""
     depth = 0
+    if not text.startswith(("(", "[", "{")):
+        return False
     for match in re.finditer(r"[({\[)}\]]", text):
         depth += 1 if match[0] in "({[" else -1
         if depth == 0:
