@@ -122,18 +122,16 @@ class Policy:
         dtype = getattr(torch, hardware.dtype) if hardware else torch.float32
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options)
         tokenizer = AutoTokenizer.from_pretrained(path)
-        sharded = hardware is not None and sharding.wanted(hardware.shard_weights)
-        if not sharded:  # which moves a block at a time
-            model = model.to(distributed.device())  # type: ignore[arg-type]
-        if hardware is None:
-            return cls(model, tokenizer, layout)
-        policy = cls(model, tokenizer, layout, hardware.tokens, hardware.gradient_checkpointing)
-        if sharded:
+        saving = (hardware.tokens, hardware.gradient_checkpointing) if hardware else ()
+        policy = cls(model, tokenizer, layout, *saving)
+        if hardware and sharding.wanted(hardware.shard_weights):
             policy.shard()
+        else:
+            policy.scorer.to(distributed.device())
         return policy
 
     def shard(self) -> None:
-        """Split the weights over the processes, see `sharding`.
+        """Split the weights over the processes, on their devices; see `sharding`.
 
         Raises:
             ConfigError: for a model that does not say what its blocks are.
