@@ -1,0 +1,163 @@
+"""What verl and TRL get from this package, without either of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from riskpo_study import advantages, bundles, config, risk, seeds
+from riskpo_study.errors import ConfigError, DataError
+from riskpo_study.integrations.batch_advantages import FAMILY, PAPER, BatchAdvantages
+
+
+def rewards(questions: int = 20, responses: int = 4, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    accuracy = torch.rand(questions, 1, generator=generator)
+    return (torch.rand(questions, responses, generator=generator) < accuracy).double()
+
+
+def drawn(seed: int, batch: int, questions: int, responses: int = 4, size: int = 5):
+    """Which questions are bundled in which order, and with which permutation."""
+    order = torch.randperm(questions, generator=seeds.generator(seed, "questions", batch))
+    used = order[: questions - questions % size]
+    return used, bundles.permutations(len(used), responses, size, seeds.generator(seed, "bundles", batch))
+
+
+def test_two_batches_of_riskpo_by_hand() -> None:
+    batch_advantages = BatchAdvantages("riskpo", {}, seed=3)
+    quantiles = None
+    for number in range(2):
+        batch = rewards(seed=number)
+        used, permutation = drawn(3, number, 20)
+        scores = bundles.scores(batch[used], permutation)
+        if quantiles is None:
+            quantiles = [risk.quantile(scores.flatten(), level).item() for level in (0.2, 0.8)]
+        expected = torch.zeros_like(batch)
+        expected[used] = advantages.riskpo(batch[used], permutation, *quantiles, omega=0.5)
+        torch.testing.assert_close(batch_advantages(batch), expected, rtol=0, atol=1e-12)
+        metrics = batch_advantages.metrics
+        assert [metrics["quantile/alpha"], metrics["quantile/beta"]] == quantiles
+        assert metrics["region/lower"] == pytest.approx((scores < quantiles[0]).double().mean().item())
+        steps = zip(quantiles, (0.2, 0.8), strict=True)
+        moved = [q + 0.5 * (level - (scores < q).double().mean().item()) for q, level in steps]
+        quantiles = [min(max(q, 0.0), 5.0) for q in moved]
+
+
+def test_the_released_code_keeps_no_quantiles() -> None:
+    options = {"beta": 0.9, "credit": "std", "natural_baseline": True}
+    batch = rewards(responses=5)
+    used, _ = drawn(0, 0, 20)
+    expected = torch.zeros_like(batch)
+    expected[used] = advantages.riskpo_released(batch[used], 5, 0.2, 0.9, credit="std", natural_baseline=True)
+    torch.testing.assert_close(BatchAdvantages("riskpo_released", options, seed=0)(batch), expected)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_every_process_with_the_same_batches_gives_the_same(name: str) -> None:
+    first, second = (BatchAdvantages(name, {}, seed=1) for _ in range(2))
+    for number in range(3):
+        batch = rewards(seed=number)
+        assert torch.equal(first(batch), second(batch.float()))
+    other = BatchAdvantages(name, {}, seed=2)
+    assert name in ("mvar_accuracy", "mvar_log_accuracy") or not torch.equal(other(batch), first(batch))
+
+
+@given(st.integers(0, 12), st.integers(0, 2**32))
+def test_questions_that_lack_a_reward_have_no_part(lacking: int, seed: int) -> None:
+    """The others fill whole bundles; a response counts in one bundle, and nobody else knows of those left out."""
+    batch = rewards(20, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    gone = torch.randperm(20, generator=generator)[:lacking]
+    batch[gone, torch.randint(4, (lacking,), generator=generator)] = torch.nan
+    found = BatchAdvantages("riskpo", {"baseline": "none"}, seed=0)
+    result = found(batch)
+    used = (result != 0).any(1)
+    assert result.isfinite().all() and not used[gone].any()
+    left_out = 20 - (20 - lacking) // 5 * 5
+    assert found.metrics["share/left_out"] == pytest.approx(left_out / 20)
+    assert used.sum() <= 20 - left_out
+
+
+def test_a_batch_without_a_whole_bundle_teaches_nothing_and_moves_no_quantile() -> None:
+    found = BatchAdvantages("riskpo", {}, seed=0)
+    found(rewards())
+    before = found.algorithm.estimator.state_dict()
+    assert not found(rewards(4)).any()
+    assert not found(torch.full((10, 4), torch.nan)).any()
+    assert found(torch.empty(0, 0, dtype=torch.float64)).shape == (0, 0)
+    assert found.algorithm.estimator.state_dict() == before
+    assert found.batches == 4
+
+
+@pytest.mark.parametrize("tracker", risk.TRACKERS)
+def test_a_restored_state_goes_on_as_if_nothing_had_happened(tracker: str, tmp_path: Path) -> None:
+    options = {"tracker": tracker}
+    straight = BatchAdvantages("riskpo", options, seed=0)
+    for number in range(3):
+        straight(rewards(seed=number))
+    straight.save(tmp_path / "step" / "riskpo.pt")
+    resumed = BatchAdvantages("riskpo", options, seed=0)
+    said = resumed.load(tmp_path / "step" / "riskpo.pt")
+    assert f"{tmp_path}/step/riskpo.pt: 3 batches seen, quantiles" in said
+    for number in range(3, 6):
+        assert torch.equal(straight(rewards(seed=number)), resumed(rewards(seed=number)))
+    assert straight.metrics == resumed.metrics
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "riskpo.pt"
+    BatchAdvantages("riskpo", {"omega": 1.0}, seed=0).save(path)
+    with pytest.raises(DataError, match=r"riskpo.pt is the state of another run: omega is 0.5 here and 1.0 there"):
+        BatchAdvantages("riskpo", {}, seed=0).load(path)
+    path.write_bytes(b"no state")
+    with pytest.raises(DataError, match=r"riskpo.pt cannot be read .*remove it"):
+        BatchAdvantages("riskpo", {}, seed=0).load(path)
+
+
+@pytest.mark.parametrize("low", [-1.0, -0.2])
+def test_rewards_outside_the_unit_interval_are_refused(low: float) -> None:
+    with pytest.raises(DataError, match=f"rewards reach from {low:g} to 1, but bundles count rewards from 0 to 1"):
+        BatchAdvantages("riskpo", {}, seed=0)(rewards() * (1 - low) + low)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("grpo", {}, "'grpo' has no risk measure; choose one of riskpo, riskpo_released"),
+        ("riskpo", {"omga": 1.0}, "algorithms.riskpo.omga is unknown; options of riskpo are baseline"),
+        ("riskpo", {"alpha": 0.9}, "alpha = 0.9 is not below beta = 0.8"),
+        ("riskpo", {"clip_low": 0.1}, "clip_low = 0.1 is no option of the advantage: set it in the trainer itself"),
+        ("riskpo", {"learning_rate": 0.1}, "learning_rate = 0.1 is no option of the advantage"),
+        ("riskpo_released", {"omega": 1.0}, "omega has no effect: the released code has tail_weight instead"),
+    ],
+)
+def test_bad_options_are_named(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        BatchAdvantages(name, options, seed=0)
+
+
+def test_batches_that_do_not_fill_bundles_are_noticed_before_the_first() -> None:
+    found = BatchAdvantages("riskpo", {}, seed=0)
+    found.check(480, 10)
+    with pytest.raises(ConfigError, match="512 questions do not fill bundles of 5"):
+        found.check(512, 10)
+    with pytest.raises(ConfigError, match="1 response a question cannot be compared"):
+        found.check(480, 1)
+
+
+def test_the_measure_is_that_of_the_configuration() -> None:
+    shipped = yaml.safe_load((config.root() / "conf" / "config.yaml").read_text())["risk"]
+    assert {key: getattr(PAPER, key) for key in shipped} == shipped
+
+
+def test_what_decides_the_advantages_is_said() -> None:
+    assert str(BatchAdvantages("riskpo", {"tracker": "histogram"}, seed=7)) == (
+        "algorithm riskpo, baseline group, scale none, credit shared, bundling random, tracker histogram, step 0.1, "
+        "decay 0.9, alpha 0.2, beta 0.8, omega 0.5, bundle_size 5, seed 7"
+    )
+    assert "omega" not in str(BatchAdvantages("riskpo_released", {}, seed=0))
