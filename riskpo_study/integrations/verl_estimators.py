@@ -92,6 +92,9 @@ class Estimator:
                 __name__, TrackerCheckpoint.__name__,
             )  # fmt: skip
         rewards, rows = group(token_level_rewards.sum(1), response_mask.any(1), index)
+        # Questions that are neighbours by their ids might be alike.
+        order = torch.randperm(len(rows), generator=self.advantages.generator("questions"))
+        rewards, rows = rewards[order], rows[order]
         found = self.advantages(rewards)
         present = rows >= 0
         advantages = torch.zeros_like(token_level_rewards)

@@ -31,7 +31,7 @@ def rewards(binary: bool = True) -> torch.Tensor:
 
 
 def verls(name: str, table: torch.Tensor, lengths: torch.Tensor | None = None, **options: Any) -> torch.Tensor:
-    """(Q, G) advantages that verl's estimator gives, in float32; `lengths` (Q, G) of the responses, all alike by default."""
+    """(Q, G) advantages by verl's estimator, in float32; `lengths` (Q, G) of the responses are alike by default."""
     lengths = torch.full(table.shape, TOKENS) if lengths is None else lengths
     flat = lengths.flatten()
     mask = (torch.arange(TOKENS) < flat[:, None]).long()
@@ -74,7 +74,7 @@ def test_gpg_differs_in_what_counts_as_informative() -> None:
 
 
 def test_reinforce_pp_differs_in_what_is_whitened() -> None:
-    """verl whitens over tokens, we over responses: the same for equal lengths, but for the unbiased variance's n − 1."""
+    """verl whitens over tokens, we over responses: the same for equal lengths, but for the variance's n − 1."""
     table = rewards()
     responses, tokens = table.numel(), table.numel() * TOKENS
     unbiased = ((responses - 1) / responses / ((tokens - 1) / tokens)) ** 0.5
@@ -95,7 +95,8 @@ def test_reinforce_pp_differs_in_what_is_whitened() -> None:
         ("vanilla", "token-mean", {"clip_ratio_high": 0.28, "clip_ratio_c": 1e6}, surrogates.token_clip(0.2, 0.28),
          "token_mean"),  # DAPO
         ("vanilla", "seq-mean-token-mean", {"clip_ratio_c": 1e6}, surrogates.token_clip(), "sequence_mean"),  # GRPO
-        ("vanilla", "seq-mean-token-sum-norm", {"clip_ratio_c": 1e6}, surrogates.token_clip(), "constant_sum"),  # Dr. GRPO
+        ("vanilla", "seq-mean-token-sum-norm", {"clip_ratio_c": 1e6}, surrogates.token_clip(),
+         "constant_sum"),  # Dr. GRPO
         ("geo_mean", "seq-mean-token-mean", {"clip_ratio_low": 0.4, "clip_ratio_high": 0.4},
          surrogates.geometric_clip(), "sequence_mean"),  # GMPO
     ],

@@ -1,4 +1,4 @@
-"""RiskPO in verl: registered, the library's numbers through verl's own code, state in checkpoints, the launch scripts."""
+"""RiskPO in verl: registration, the library's numbers by verl's own code, state in checkpoints, the launch scripts."""
 
 from __future__ import annotations
 
@@ -187,17 +187,21 @@ def test_padding_and_rejected_rows_have_no_part() -> None:
     one = np.flatnonzero(uid == "question-004")[:1]
     every = np.flatnonzero(uid == "question-011")
     data.batch["response_mask"][np.concatenate([one, every])] = 0
-    kept = torch.from_numpy(~np.isin(uid, ["question-004", "question-011"]))
     # Padding has one token, a mask of 0 and an id of its own.
     padding = {"token_level_rewards": torch.zeros(3, 6), "response_mask": torch.zeros(3, 6, dtype=torch.long)}
     rows = DataProto(TensorDict(padding, batch_size=3), {"uid": np.array(["pad0"] * 3, dtype=object)})
-    found = compute_advantage(DataProto.concat([data, rows]), "riskpo", config=algorithm()).batch["advantages"]
-    assert not found[:-3][~kept].any() and not found[-3:].any()
+    data = compute_advantage(DataProto.concat([data, rows]), "riskpo", config=algorithm())
+    found, uid = data.batch["advantages"], data.non_tensor_batch["uid"]
+    assert not found[np.isin(uid, ["question-004", "question-011", "pad0"])].any()
     assert ESTIMATORS["riskpo"].advantages.metrics["share/left_out"] == pytest.approx(1 / 21)
-    # The other 20 questions have what they would have had alone.
-    ESTIMATORS["riskpo"].advantages = None
-    alone = compute_advantage(data.select_idxs(kept), "riskpo", config=algorithm()).batch["advantages"]
-    assert torch.equal(found[:-3][kept], alone) and alone.any()
+    # The other 20 questions are bundled among themselves.
+    rewards, places = group(data.batch["token_level_rewards"].sum(1), data.batch["response_mask"].any(1), uid)
+    order = torch.randperm(21, generator=seeds.generator(3, "questions", 0))
+    whole = order[~rewards[order].isnan().any(1)]
+    permutation = bundles.permutations(20, 4, 5, seeds.generator(3, "bundles", 0))
+    quantiles = [risk.quantile(bundles.scores(rewards[whole], permutation).flatten(), level) for level in (0.2, 0.8)]
+    expected = advantages.riskpo(rewards[whole], permutation, *quantiles, omega=0.5)
+    torch.testing.assert_close(found[:, 0][places[whole]].double(), expected, rtol=0, atol=1e-6)
 
 
 def test_what_verl_does_not_say_is_asked_for() -> None:
