@@ -9,7 +9,7 @@ PYTHON ?= python3# 3.11 or newer, makes .venv
 
 INSTALLED := .venv/.installed
 SIDE_BY_SIDE = xargs -P $(JOBS) -L 1 dvc --wait-for-lock repro --quiet --single-item $(REPRO)
-FIGURES := quickstart entropy quantile_logprob passk risk_profiles ablation tasks theory paper_tables claims compare report
+FIGURES := quickstart entropy quantile_logprob passk risk_profiles ablation tasks theory scale paper_tables claims compare report
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # Stopped at any moment, it goes on from the checkpoints when called again.
@@ -25,7 +25,7 @@ side_by_side:
 	dvc stage list --name-only | sed -n '/^tune@/p; /^evaluate_base@/p; /^quickstart@/p' | $(SIDE_BY_SIDE)
 	dvc stage list --name-only | sed -n 's/^train\(_further\)\?@\(.*\)/& evaluate\1@\2/p' | $(SIDE_BY_SIDE)
 	dvc repro --single-item $(REPRO) records
-	dvc stage list --name-only | grep -E '^(theory|passk|entropy|quantile_logprob|risk_profiles|ablation|tasks|paper_tables|claims)@' | $(SIDE_BY_SIDE)
+	dvc stage list --name-only | grep -E '^(theory|scale|passk|entropy|quantile_logprob|risk_profiles|ablation|tasks|paper_tables|claims)@' | $(SIDE_BY_SIDE)
 
 smoke: ## The whole pipeline with everything tiny, in a few minutes
 	$(MAKE) repro PROFILE=smoke

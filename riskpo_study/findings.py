@@ -261,6 +261,32 @@ def risk_profiles(study: Study) -> str:
     return f"Pass@1 after training, on all questions: {study.listed(part, 100, 1, '%')}."
 
 
+# Beyond one machine
+
+
+def tolerance(study: Study) -> str:
+    drifts, tolerated = study.table("12_scale/drift"), study.table("12_scale/tolerated")
+    fastest = drifts.sort_values("drift").iloc[-1]
+    text = f"The fastest change of accuracy in this profile, {study.name(fastest['algorithm'])}'s, is "
+    text += f"{tables.cell(1000 * fastest['drift'])} ‰ a step: by the rule its quantiles tolerate "
+    text += f"{fastest['rule']:.0f} steps of staleness. Simulated (by the rule): "
+    parts = []
+    for drift in tolerated["drift"].unique():
+        part = tolerated[tolerated["drift"] == drift]
+        ends = " to ".join(f"{end:.0f}" for end in (part["steps"].min(), part["steps"].max()))
+        parts.append(f"at {1000 * drift:g} ‰ a step {ends} ({part['rule'].iloc[0]:.0f})")
+    return f"{text}{'; '.join(parts)}."
+
+
+def learning_from_old(study: Study) -> str:
+    table = study.table("12_scale/learning")
+    oldest = table["age"].max()
+    wide = table.pivot(index=["rate", "algorithm"], columns="age", values="accuracy")
+    lost = 100 * (wide[0] - wide[oldest])
+    parts = [", ".join(f"{name} {value:.1f}" for (_, name), value in part.items()) for _, part in lost.groupby("rate")]
+    return f"Points of accuracy lost with responses {oldest} steps old, by rate: {'; '.join(parts)}."
+
+
 # Quantile curves
 
 

