@@ -18,6 +18,7 @@ import yaml
 from riskpo_study import algorithms, checkpoints, runs
 from riskpo_study.errors import RunError
 from riskpo_study.experiment import first_questions, train
+from riskpo_study.tasks.countdown import Countdown
 
 DETERMINISTIC = ("metrics", "evaluations", "rollouts")
 
@@ -149,7 +150,7 @@ def test_a_folder_of_another_configuration_is_refused_by_name_or_replaced(settin
 
 def test_changed_code_does_not_continue_an_old_run(settings, base_model, tmp_path, monkeypatch):
     folder = train(settings, "grpo", 0, base_model, tmp_path / "run")
-    monkeypatch.setattr(runs, "code_digest", lambda: "another")
+    monkeypatch.setattr(runs, "code_digest", lambda *others: "another")
     with pytest.raises(RunError, match="code is 'another' here"):
         train(settings, "grpo", 0, base_model, folder)
 
@@ -159,7 +160,7 @@ def test_all_training_code_is_in_the_identity():
     code = "import sys, riskpo_study.experiment; print(*[m for m in sys.modules if m.startswith('riskpo_study.')])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     without_numbers = {"config", "errors", "files", "tasks", "tasks.protocol", "rollouts", "tracking"}
-    digested = {name.replace("/", ".") for name in runs.TRAINING_CODE}
+    digested = {name.replace("/", ".") for name in (*runs.TRAINING_CODE, *Countdown.modules)}
     assert {name.removeprefix("riskpo_study.") for name in loaded} == digested | without_numbers
 
 

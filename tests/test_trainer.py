@@ -86,7 +86,7 @@ def test_layouts_and_checkpointing_change_neither_gradients_nor_metrics(name, ba
         ("packed", 999, False),
     ):
         trainer = make_trainer(
-            base_model, settings, Generous(task), tmp_path, name, mini_batches=2, max_grad_norm=1e9, kl_coefficient=0.1
+            base_model, settings, Generous(task), tmp_path, name, mini_batches=1, max_grad_norm=1e9, kl_coefficient=0.1
         )
         engine = trainer.engine
         policy = Policy(trainer.policy.model, trainer.policy.tokenizer, layout, tokens, checkpointing)
@@ -97,7 +97,7 @@ def test_layouts_and_checkpointing_change_neither_gradients_nor_metrics(name, ba
         results.append((weights(trainer) - before, metrics))
     for gradient, metrics in results[1:]:
         torch.testing.assert_close(gradient, results[0][0], atol=1e-5, rtol=1e-3)
-        assert metrics == pytest.approx(results[0][1], nan_ok=True, abs=1e-5)
+        assert metrics == pytest.approx(results[0][1], nan_ok=True, abs=1e-5, rel=1e-5)
 
 
 def test_bfloat16_weights_add_up_small_updates_in_float32(base_model, settings, task, tmp_path):
