@@ -37,6 +37,7 @@ STEPS = 150  # of teaching the model
 OVERRIDES = (
     "runs.algorithms=[grpo,riskpo]", "runs.seeds=[0]", "task.questions=6", "math.development=20", "math.workers=1",
     "train.steps=2", "train.questions=20", "train.responses=4", "train.mini_batches=2", "train.max_new_tokens=12",
+    "train.learning_rate=1.0e-3", "tuning.candidates=[{learning_rate: 0.001}]",
     "train.checkpoint_every=1", "train.evaluate_every=2", "train.snapshot_every=1", "train.curve_questions=2",
     "train.curve_samples=4", "train.threads=1", "hardware.attention=sdpa", "hardware.processes=2", "hardware.shards=2",
     "hardware.tokens=1024", "rollouts.max_model_len=256", "evaluation.samples=8", "evaluation.ks=[1,2,4,8]",
