@@ -268,8 +268,8 @@ def tolerance(study: Study) -> str:
     drifts, tolerated = study.table("12_scale/drift"), study.table("12_scale/tolerated")
     fastest = drifts.sort_values("drift").iloc[-1]
     text = f"The fastest change of accuracy in this profile, {study.name(fastest['algorithm'])}'s, is "
-    text += f"{tables.cell(1000 * fastest['drift'])} ‰ a step: by the rule its quantiles tolerate "
-    text += f"{fastest['rule']:.0f} steps of staleness. Simulated (by the rule): "
+    text += f"{tables.cell(1000 * fastest['drift'])} ‰ a step, of which "
+    text += f"RiskPO's quantiles tolerate {fastest['rule']:.0f} steps by the rule. Simulated (by the rule): "
     parts = []
     for drift in tolerated["drift"].unique():
         part = tolerated[tolerated["drift"] == drift]
