@@ -100,6 +100,36 @@ class Shape:
         attention = 2.0 * self.layers * self.heads * self.head_size * length**2
         return blocks, attention, 2.0 * self.embedding * scored
 
+    def activations(self, tokens: int, gradient: bool, checkpointing: bool) -> float:
+        """Bytes of one pass of so many tokens, the output layer left out.
+
+        Counted from the operations of a Qwen2 block of hidden size D, MLP width F and key width K, 2 bytes a number
+        and 4 within a norm, with flash attention. A block keeps for its backward pass 16 D of its two norms, 2 D each
+        of queries and output of the attention, 4 K of keys and values, and 8 F of the MLP; the backward pass itself
+        needs 4 F + 8 D more. With checkpointing only a block's input is kept, 2 D, and the rest of one block at a time.
+        Without gradient there are 6 F and 9 D. tests/test_costs.py compares this with a real model's tensors.
+        """
+        d, f, k = self.hidden, self.mlp, self.kv_width
+        block = 20 * d + 4 * k + 8 * f
+        if not gradient:
+            each = 6 * f + 9 * d
+        elif checkpointing:
+            each = self.layers * 2 * d + block + 4 * f + 8 * d
+        else:
+            each = self.layers * block + 4 * f + 8 * d
+        return float(tokens * each)
+
+    def learning_flop(self, length: int, scored: int, checkpointing: bool) -> float:
+        """Flop of a forward and a backward pass of one sequence, and of what checkpointing computes again.
+
+        The backward pass has twice the flop of the forward pass (arXiv 2001.08361), in flash attention 2.5 times (arXiv
+        2307.08691, section 4.1). Checkpointing computes the blocks again, but for the last product of each, whose
+        result nobody asks for.
+        """
+        blocks, attention, head = self.forward_flop(length, scored)
+        again = blocks + attention - 2 * self.layers * self.mlp * self.hidden * length if checkpointing else 0.0
+        return 3 * blocks + 3.5 * attention + 3 * head + again
+
 
 MODELS = {
     # config.json of the two repositories.
@@ -251,23 +281,9 @@ class Estimate:
         return max(sum(parts.values()) for parts in self.memory().values())
 
     def activations(self, gradient: bool) -> float:
-        """Bytes of one pass of `hardware.tokens` tokens, the output layer left out.
-
-        Counted from the operations of a Qwen2 block of hidden size D, MLP width F and key width K, 2 bytes a number
-        and 4 within a norm, with flash attention. A block keeps for its backward pass 16 D of its two norms, 2 D each
-        of queries and output of the attention, 4 K of keys and values, and 8 F of the MLP; the backward pass itself
-        needs 4 F + 8 D more. With checkpointing only a block's input is kept, 2 D, and the rest of one block at a time.
-        Without gradient there are 6 F and 9 D. tests/test_costs.py compares this with a real model's tensors.
-        """
-        d, f, k = self.shape.hidden, self.shape.mlp, self.shape.kv_width
-        block, layers = 20 * d + 4 * k + 8 * f, self.shape.layers
-        if not gradient:
-            each = 6 * f + 9 * d
-        elif self.config.hardware.gradient_checkpointing:
-            each = layers * 2 * d + block + 4 * f + 8 * d
-        else:
-            each = layers * block + 4 * f + 8 * d
-        return float(self.config.hardware.tokens * each)
+        """Bytes of one pass of `hardware.tokens` tokens, the output layer left out."""
+        hardware = self.config.hardware
+        return self.shape.activations(hardware.tokens, gradient, hardware.gradient_checkpointing)
 
     def logits(self, gradient: bool) -> float:
         """Bytes of `log_probs.token_scores`: 16 for each logit that is held at a time, and, in the backward pass, the
@@ -334,16 +350,15 @@ class Estimate:
     def compute(self, responses: float, gpus: int, gradient: bool = False) -> float:
         """Seconds in which so many GPUs score so many responses, or learn from them.
 
-        Passes are dealt out one by one, so that the last round may leave GPUs idle. The backward pass has twice the
-        flop of the forward pass (arXiv 2001.08361), in flash attention 2.5 times (arXiv 2307.08691, section 4.1).
-        Checkpointing computes the blocks again, but for the last product of each, whose result nobody asks for; the
-        output layer always computes its logits again.
+        Passes are dealt out one by one, so that the last round may leave GPUs idle. In the backward pass the output
+        layer always computes its logits again.
         """
         length = self.assumed.prompt + round(self.response)
-        blocks, attention, head = self.shape.forward_flop(length, length - self.assumed.prompt)
-        flop = 3 * blocks + 3.5 * attention + 4 * head if gradient else blocks + attention + head
-        if gradient and self.config.hardware.gradient_checkpointing:
-            flop += blocks + attention - 2 * self.shape.layers * self.shape.mlp * self.shape.hidden * length
+        scored = length - self.assumed.prompt
+        forward = self.shape.forward_flop(length, scored)
+        flop = sum(forward)
+        if gradient:
+            flop = self.shape.learning_flop(length, scored, self.config.hardware.gradient_checkpointing) + forward[2]
         tokens = responses * length
         passes = ceil(tokens / self.config.hardware.tokens)
         idle = ceil(passes / gpus) * gpus / passes
