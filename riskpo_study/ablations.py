@@ -16,7 +16,7 @@ from riskpo_study import algorithms, analysis
 from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError, DataError
 
-__all__ = ["FAMILIES", "Family", "cells", "compared", "family", "settings"]
+__all__ = ["FAMILIES", "Family", "cells", "compared", "family", "settings", "without_variants"]
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,8 @@ def compared(
         counts: a row a question, see `analysis.measures`, of the algorithms of a family.
 
     Raises:
-        DataError: where there is but the centre, or the algorithms share no seed.
+        DataError: where the algorithms share no seed.
     """
-    if set(counts["algorithm"]) <= {centre}:
-        raise DataError(
-            f"No variant of {centre} in this ablation has runs: list some in runs.further_algorithms, and the family "
-            "in runs.ablations, as conf/profile/study.yaml does."
-        )
     seeds = [set(group["seed"]) for _, group in counts.groupby("algorithm")]
     shared = set.intersection(*seeds)
     if not shared:
@@ -115,3 +110,21 @@ def compared(
         analysis.summary(part, metrics, resampler),
         analysis.differences(part, metrics, centre, resampler),
     )
+
+
+def without_variants(config: Config, name: str, counts: pd.DataFrame) -> str:
+    """What to do where there is but the centre of a family, to be shown; empty where a variant has runs.
+
+    Raises:
+        DataError: where the profile lists the family, and so should have some.
+    """
+    centre = family(name).centre
+    if not set(counts["algorithm"]) <= {centre}:
+        return ""
+    text = (
+        f"No variant of {centre} in the ablation {name} has runs in profile {config.profile}: list some in "
+        "runs.further_algorithms, and the family in runs.ablations, as conf/profile/study.yaml does."
+    )
+    if name in config.runs.ablations:
+        raise DataError(text)
+    return text

@@ -23,9 +23,10 @@ from riskpo_study.evaluation import Interval, avg_at_k, pass_at_k
 from riskpo_study.records import BASE
 
 __all__ = [
-    "AVERAGE", "OVERALL", "Resampler", "at_equal_accuracy", "at_steps", "best", "block_means", "differences",
-    "extremes", "final", "heading", "holm", "macro_averages", "measures", "monotonicity", "mover", "overlap",
-    "quantile_curves", "ratio", "since_start", "smooth", "solved", "summary", "tail_terms",
+    "AVERAGE", "FOLLOWED", "OVERALL", "Resampler", "at_equal_accuracy", "best", "block_means", "differences",
+    "extremes", "final", "heading", "holm", "joined", "macro_averages", "measures", "monotonicity", "mover", "of_pairs",
+    "of_pairs_at_equal_accuracy", "overlap", "quantile_curves", "ratio", "since_start", "smooth", "solved", "summary",
+    "tail_terms",
 ]  # fmt: skip
 
 OVERALL = "all"
@@ -34,7 +35,18 @@ OVERALL = "all"
 AVERAGE = "average"
 """The difficulty of averages to which every difficulty contributes alike, however many questions it has."""
 
+FOLLOWED = ("grpo", "riskpo", "riskpo_stratified")
+"""What the study's text is about: drawn in bold and with intervals where a panel has too many algorithms for all, and
+named in sentences about many."""
+
 Floats = NDArray[np.float64]
+
+
+def joined(parts: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`; `none` of none."""
+    if not parts:
+        return "none"
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def heading(difficulty: str) -> str:
@@ -271,14 +283,37 @@ def differences(frame: pd.DataFrame, metrics: Sequence[str], reference: str, res
         "low",
         "high",
         "p",
+        "p_holm",
         "n",
         "questions",
         "seeds",
     ]
-    result = pd.DataFrame(rows, columns=columns).rename(columns={"mean": "value"})
-    families = result.groupby(["difficulty", "metric"], sort=False)["p"]
-    result.insert(columns.index("n"), "p_holm", families.transform(lambda p: holm(p.to_numpy())))
-    return result
+    return _corrected(pd.DataFrame(rows, columns=columns).rename(columns={"mean": "value"}))
+
+
+def _corrected(tidy: pd.DataFrame) -> pd.DataFrame:
+    """With `p_holm` from `p`, for all comparisons of a metric and difficulty."""
+    families = tidy.groupby(["difficulty", "metric"], sort=False)["p"]
+    return tidy.assign(p_holm=families.transform(lambda p: holm(p.to_numpy())).astype(float))
+
+
+def of_pairs(
+    frame: pd.DataFrame, metrics: Sequence[str], pairs: Iterable[Sequence[str]], resampler: Resampler
+) -> pd.DataFrame:
+    """`differences` of pairs of algorithms, ours and theirs, as far as both are in the frame and share a seed.
+
+    `p_holm` is corrected for the pairs.
+    """
+    found = [
+        differences(frame[frame["algorithm"].isin([ours, theirs])], metrics, theirs, resampler)
+        for ours, theirs in pairs
+    ]
+    return _corrected(_joined(found, differences(frame.iloc[:0], metrics, "", resampler)))
+
+
+def _joined(parts: Sequence[pd.DataFrame], nothing: pd.DataFrame) -> pd.DataFrame:
+    """Frames below each other; those without rows, whose columns have no types, count only where all are."""
+    return pd.concat([part for part in parts if len(part)] or [nothing], ignore_index=True)
 
 
 def macro_averages(
@@ -491,6 +526,21 @@ def at_equal_accuracy(
     return pd.DataFrame(rows, columns=columns)
 
 
+def of_pairs_at_equal_accuracy(
+    evaluations: pd.DataFrame, column: str, pairs: Iterable[Sequence[str]], resampler: Resampler
+) -> pd.DataFrame:
+    """The `difference` of `at_equal_accuracy` of pairs of algorithms, ours and theirs, as far as both are there.
+
+    Its metric is the column.
+    """
+    found = [
+        at_equal_accuracy(evaluations[evaluations["algorithm"].isin([ours, theirs])], theirs, resampler, column)
+        for ours, theirs in pairs
+    ]
+    rows = _joined(found, at_equal_accuracy(evaluations.iloc[:0], "", resampler, column))
+    return rows[rows["metric"] == "difference"].assign(metric=column)
+
+
 def _curves(evaluations: pd.DataFrame, column: str, resampler: Resampler) -> tuple[Floats, dict[str, object]]:
     """Accuracy and column by step, the estimate before the resamples (2, T, 1 + R), and what they rest on."""
     tables = [_table(at, ["accuracy", column]) for _, at in evaluations.groupby("step")]
@@ -511,14 +561,6 @@ def _first_crossing(curve: Floats, target: Floats) -> Floats:
 
 
 # Quantile curves
-
-
-def at_steps(records: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
-    """The rows of these training steps; DataError for one that has none."""
-    found = sorted(map(int, records["step"].unique()))
-    if unknown := [step for step in steps if step not in found]:
-        raise DataError(f"There are no records of step {unknown[0]}: choose of {', '.join(map(str, found))}.")
-    return records[records["step"].isin(steps)]
 
 
 def quantile_curves(records: pd.DataFrame, quantity: str = "log_prob") -> pd.DataFrame:

@@ -52,7 +52,7 @@ from riskpo_study.verdicts import (
     together,
 )
 
-__all__ = ["CLAIMS", "Claim", "as_table", "decide", "read", "write"]
+__all__ = ["CLAIMS", "Claim", "as_table", "counted", "decide", "read", "write"]
 
 ALIKE = 0.015
 """Difference in shares of right answers that is too small to matter: below the 1.7 points by which the paper's
@@ -65,7 +65,7 @@ COLLAPSE = 0.5
 """An entropy below this share of the base model's has collapsed."""
 
 SAME_STEP = 1.5
-"""Two steps are matched whose KL divergences differ by no more than this factor."""
+"""Two steps are matched whose KL divergences are shown to differ by no more than this factor."""
 
 BASELINES = (
     "grpo", "dr_grpo", "dapo", "gpg", "gmpo", "gspo", "rloo", "reinforce_pp", "pass_at_k", "quantile_baseline",
@@ -202,7 +202,7 @@ def theorem_2(evidence: Evidence) -> list[Part]:
 def risk_neutral(evidence: Evidence) -> list[Part]:
     """`alike` in Pass@1, Pass@k of the largest k and entropy: RiskPO and Dr. GRPO with RiskPO's step (`matched_to`).
 
-    Where their steps did not come out alike this was not tested: the statistic that decides is then their ratio.
+    Where their steps are not shown to be alike this was not tested: the statistic that decides is then their ratio.
     """
     matched = [
         name
@@ -216,8 +216,6 @@ def risk_neutral(evidence: Evidence) -> list[Part]:
     step = Part.of(
         "KL within a step, matched Dr. GRPO's of RiskPO's", partial(matching, factor=SAME_STEP), SHARE, ratio
     )
-    if step.verdict != HOLDS:
-        return [step]
     parts = []
     for metric, margin, unit in (
         ("Pass@1", ALIKE, POINTS),
@@ -226,8 +224,8 @@ def risk_neutral(evidence: Evidence) -> list[Part]:
     ):
         row = evidence.difference(metric, "riskpo", matched[0])
         what = f"{metric[0].upper()}{metric[1:]}, RiskPO − matched Dr. GRPO"
-        parts.append(Part.of(what, partial(alike, margin=margin), unit, row))
-    return [*parts, step]
+        parts.append(Part.of(what, partial(alike, margin=margin), unit, row).only_if(step))
+    return [*parts, step] if step.verdict == HOLDS else [step, *parts]
 
 
 def reaches_further(ours: str, *theirs: str) -> Callable[[Evidence], list[Part]]:
@@ -406,9 +404,15 @@ CLAIMS = (
     Claim(
         "risk_neutral", "With bundles of random questions RiskPO is Dr. GRPO with another step.", "ours",
         "RiskPO − Dr. GRPO with RiskPO's step: Pass@1, Pass@k at the largest k, entropy",
-        f"all three: Pass@k {_alike(_P)}; entropy {_alike(_N)}; cannot tell where the mean KL divergences of their "
-        f"steps differ by more than a factor of {SAME_STEP:g}",
+        f"all three: Pass@k {_alike(_P)}; entropy {_alike(_N)}; cannot tell unless the interval of the ratio of their "
+        f"steps' mean KL divergences lies within a factor of {SAME_STEP:g}",
         _ours, risk_neutral,
+    ),
+    Claim(
+        "stratified_against_grpo", "RiskPO on stratified bundles reaches further than GRPO at the same accuracy.",
+        "ours",
+        "Pass@k of the largest k along training, where both first reach the same accuracy: stratified − GRPO",
+        _higher(_P), _ours, reaches_further("riskpo_stratified", "grpo"),
     ),
     *(
         Claim(
@@ -435,10 +439,11 @@ def decide(config: Config, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
 
     Returns:
         claim (its key), says, source, statistic, rule; measured (of what the value is), value, low and high in `unit`:
-        the statistic that decides, of several the first with the claim's verdict; also: the others, as text; seeds,
-        questions and n (responses to each) or steps that it rests on; verdict; strict, the verdict where every interval
-        is widened to that over training seeds alone (`evidence.over_seeds`); published: the paper's number; missing:
-        runs without records, for want of which a claim is not measured or rests on less.
+        the statistic that decides, of several the first with the claim's verdict; also: the others, as text, with their
+        seeds where these are others; seeds, questions and n (responses to each) or steps that it rests on; verdict;
+        strict, the verdict where every interval is widened to that over training seeds alone (`evidence.over_seeds`);
+        confound: where one of the two that it compares is shown to move further in a step, how far; published: the
+        paper's number; missing: runs without records, for want of which a claim is not measured or rests on less.
 
     Raises:
         DataError: where the profile has no records, or records that cannot be compared.
@@ -463,6 +468,7 @@ def _row(claim: Claim, evidence: Evidence) -> dict[str, Any]:
             "unit": "",
             "also": "",
             "seeds": "",
+            "confound": "",
         }
         found: dict[str, Any] = nothing | {"questions": None, "n": None, "steps": "", "verdict": UNMEASURED}
         missing = str(runs)
@@ -473,12 +479,24 @@ def _row(claim: Claim, evidence: Evidence) -> dict[str, Any]:
         value, low, high = (float(f"{deciding.unit.scale * end:.6g}") for end in deciding.estimate)
         found = {
             "measured": deciding.what, "value": value, "low": low, "high": high, "unit": deciding.unit.name,
-            "also": "; ".join(f"{part} ({part.verdict})" for part in parts if part is not deciding),
+            "also": "; ".join(_also(part, deciding) for part in parts if part is not deciding),
             "seeds": deciding.seeds, "questions": deciding.questions, "n": deciding.n, "steps": deciding.steps,
             "verdict": verdict, "strict": together([part.strict for part in parts]),
         }  # fmt: skip
         missing = ", ".join(evidence.absent())
+        found["confound"] = evidence.unequal_steps(*deciding.pair) if deciding.pair else ""
     return about | found | {"published": claim.published(), "missing": missing}
+
+
+def _also(part: Part, deciding: Part) -> str:
+    """A further statistic, with its seeds where they are not those of the deciding one."""
+    seeds = "" if part.seeds == deciding.seeds else f", {_seeds(part.seeds)}"
+    return f"{part} ({part.verdict}{seeds})"
+
+
+def _seeds(seeds: str) -> str:
+    found = seeds.split()
+    return "base model" if found == ["none"] else f"seed{'s' * (len(found) > 1)} {tables.seed_list(seeds)}"
 
 
 # For readers
@@ -502,7 +520,8 @@ def _here(row: Mapping[Any, Any]) -> str:
     if row["verdict"] == UNMEASURED:
         return f"needs runs of {row['missing']}"
     estimated = tables.cell(row["value"], row["low"], row["high"], UNITS[row["unit"]].digits)
-    return f"{row['measured']}: {estimated} {row['unit']}"
+    confound = f". {row['confound']}" if row["confound"] else ""
+    return f"{row['measured']}: {estimated} {row['unit']}{confound}"
 
 
 def _details(frame: pd.DataFrame) -> pd.DataFrame:
@@ -517,8 +536,7 @@ def _basis(row: Mapping[Any, Any]) -> str:
     """Seeds, and questions or steps, of the statistic that decided."""
     if row["verdict"] == UNMEASURED:
         return "–"
-    seeds = row["seeds"].split()
-    parts = ["base model" if seeds == ["none"] else f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"]
+    parts = [_seeds(row["seeds"])]
     if row["steps"]:
         parts.append(f"steps {row['steps']}")
     else:
@@ -539,15 +557,16 @@ _COUNTED: dict[Verdict, str] = {
 NOTE = """\
 # The claims: verdicts at the scale of profile {profile}
 
-Of {number} claims {counted}. A verdict is about this task, this model and these runs, not about the paper's.
+{counted} A verdict is about this task, this model and these runs, not about the paper's.
 
 Brackets hold {confidence:g} % bootstrap intervals over training seeds and questions (over seeds and blocks of steps for
 what training recorded, over groups of questions for the tails of the log-probability), paired by seed and question
-wherever two algorithms are compared. A gain is denied, too, where the whole interval lies below a margin: whatever gain
-there may be is then too small to matter. What neither holds nor does not hold cannot be told at this scale; nor can
-what rests on one seed. Of a claim with several statistics the first table shows the one that decided. Verdicts are not
-corrected for the number of claims. The paper's numbers are of its own models and tasks, from single runs, without
-intervals.
+wherever two algorithms are compared, on the seeds that both have. A gain is denied, too, where the whole interval lies
+below a margin: whatever gain there may be is then too small to matter. What neither holds nor does not hold cannot be
+told at this scale; nor can what rests on one seed. Where one of two algorithms is shown to move further in a step, the
+table says so: what is found may then be a matter of the length of steps. Of a claim with several statistics the first
+table shows the one that decided. Verdicts are not corrected for the number of claims. The paper's numbers are of its
+own models and tasks, from single runs, without intervals.
 
 With few seeds the intervals are too narrow where trainings differ more than questions do. In the extreme that only
 trainings differ, by normal chance, an interval that should leave out 0 in 5 % of the cases does so in half of them with
@@ -555,14 +574,18 @@ two seeds, in a quarter with three and in about 16 % with five. The strict verdi
 of intervals widened to Student's t over the training seeds alone. Where it differs the table says so."""
 
 
+def counted(frame: pd.DataFrame) -> str:
+    """`Of 19 claims 3 hold, 7 do not hold, …`, from `decide` or `read`; and how many strictly cannot be told either."""
+    found = frame["verdict"].value_counts()
+    said = ", ".join(f"{found[verdict]} {of}" for verdict, of in _COUNTED.items() if verdict in found)
+    changed = int((frame["strict"] != frame["verdict"]).sum())
+    return f"Of {len(frame)} claims {said}." + (f" Strictly, {changed} more cannot be told." if changed else "")
+
+
 def write(config: Config) -> pd.DataFrame:
     """Decide, and write claims.csv and claims.md to the folder of the profile's results; returns the rows."""
     frame = decide(config)
-    found = frame["verdict"].value_counts()
-    counted = ", ".join(f"{found[verdict]} {said}" for verdict, said in _COUNTED.items() if verdict in found)
-    note = NOTE.format(
-        profile=config.profile, number=len(frame), counted=counted, confidence=100 * config.evaluation.confidence
-    )
+    note = NOTE.format(profile=config.profile, counted=counted(frame), confidence=100 * config.evaluation.confidence)
     tables.save(
         config.results, "claims", frame, note, {"Verdicts": as_table(frame), "How each is decided": _details(frame)}
     )
@@ -574,10 +597,11 @@ def read(config: Config) -> pd.DataFrame | None:
     path = config.results / "claims.csv"
     if not path.is_file():
         return None
-    kinds: dict[str, str] = {"seeds": "str", "steps": "str", "questions": "Int64", "n": "Int64"}
+    texts = dict.fromkeys(("also", "seeds", "steps", "confound", "missing"), "str")
+    kinds: dict[str, str] = {**texts, "questions": "Int64", "n": "Int64"}
     frame = files.read_table(path, f"make it again (dvc repro claims@{config.profile})", ["claim", *kinds], dtype=kinds)
-    texts = [column for column in frame if column not in ("value", "low", "high", "questions", "n")]
-    return frame.assign(**{str(column): frame[column].fillna("") for column in texts})
+    written = [column for column in frame if column not in ("value", "low", "high", "questions", "n")]
+    return frame.assign(**{str(column): frame[column].fillna("") for column in written})
 
 
 def main() -> int:

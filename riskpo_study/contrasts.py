@@ -34,6 +34,7 @@ from riskpo_study.plot_parts import (
     look_of,
     outer_labels,
     percent,
+    steps_key,
 )
 
 __all__ = ["gaps", "levels", "overlap", "risk_profiles", "spread"]
@@ -175,7 +176,8 @@ def risk_profiles(
     axes[-1].grid(axis="x", visible=False)
     axes[-1].set_ylim(bottom=0)
     percent(axes[-1].yaxis)
-    return finish(figure, legend_handles(accuracy["algorithm"], names), note)
+    key = f"during training, {steps_key(metrics, names)}; after it, bars: intervals of each algorithm alone"
+    return finish(figure, legend_handles(accuracy["algorithm"], names), note, key)
 
 
 # Overlap

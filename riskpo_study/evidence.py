@@ -7,7 +7,7 @@ step, on the seeds that both algorithms have. Each row also has `by_seed`, the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from riskpo_study.config import Config
 from riskpo_study.errors import DataError
 from riskpo_study.evaluation import Interval
 from riskpo_study.records import BASE, OF_BASE, Record
-from riskpo_study.verdicts import OPEN, Verdict, best
+from riskpo_study.verdicts import HOLDS, OPEN, Verdict, best
 
 __all__ = [
     "FEWEST_SEEDS",
@@ -66,6 +66,7 @@ class Part:
         seeds: training seeds, as `0 1`; `none` for the base model.
         questions, n: held-out questions and responses to each; None for what training recorded.
         steps: of the training; empty for held-out questions.
+        pair: the two algorithms that it sets against each other; empty for one alone.
     """
 
     what: str
@@ -77,6 +78,7 @@ class Part:
     questions: int | None = None
     n: int | None = None
     steps: str = ""
+    pair: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, what: str, rule: Callable[[Interval], Verdict], unit: Unit, row: Mapping[str, Any]) -> Part:
@@ -96,7 +98,13 @@ class Part:
         if seeds != "none" and len(seeds.split()) < FEWEST_SEEDS:
             verdict = strict = OPEN
         questions, n = (int(row[key]) if key in row else None for key in ("questions", "n"))
-        return cls(what, estimate(row), verdict, strict, unit, seeds, questions, n, str(row.get("steps", "")))
+        about = str(row.get("steps", "")), tuple(row.get("pair", ()))
+        return cls(what, estimate(row), verdict, strict, unit, seeds, questions, n, *about)
+
+    def only_if(self, condition: Part) -> Part:
+        """The same, undecided where the condition is not shown to hold."""
+        verdict = self.verdict if condition.verdict == HOLDS else OPEN
+        return replace(self, verdict=verdict, strict=self.strict if condition.strict == HOLDS else OPEN)
 
     def __str__(self) -> str:
         value, low, high = (self.unit.scale * end for end in self.estimate)
@@ -158,7 +166,8 @@ class MissingRuns(Exception):
 class Evidence:
     """The records of a profile, and the statistics that claims ask of them, each as a row of a tidy frame.
 
-    Rows have value, low, high, seeds, what else they rest on, by_seed (see the module) and confidence.
+    Rows have value, low, high, seeds, what else they rest on, by_seed (see the module) and confidence; `pair`, the two
+    algorithms of a comparison.
 
     Raises (all methods):
         MissingRuns: without which there is nothing to estimate.
@@ -231,13 +240,14 @@ class Evidence:
         frame = _same_end(self.rows("counts", ours, theirs), ours)
         if combined is not None:
             frame = frame.assign(**{metric: sum(weight * frame[name] for name, weight in combined.items())})
-        row = _only(analysis.differences(frame, [metric], theirs, self.resampler))
+        row = _only(analysis.differences(frame, [metric], theirs, self.resampler)) | {"pair": (ours, theirs)}
         return self._with(row, _by_seed(frame, metric, ours) - _by_seed(frame, metric, theirs))
 
     def leads(self, ours: str, rivals: Sequence[str], wanted: str) -> list[dict[str, Any]]:
         """Pass@1 of ours minus each rival's, the strongest rival first; `p_holm` is corrected for all of them.
 
-        `p_strict` is the same of the larger one of the bootstrap's p-value and that over training seeds alone.
+        Each on the seeds that the two have, which the rows name. `p_strict` is the same as `p_holm` of the larger one
+        of the bootstrap's p-value and that over training seeds alone.
 
         Args:
             rivals: of which those without records, or without a seed of ours, are left out.
@@ -253,7 +263,13 @@ class Evidence:
         turned = gaps.assign(value=-gaps["value"], low=-gaps["high"], high=-gaps["low"])
         rows = _all(turned.sort_values("value", kind="stable"))
         own = _by_seed(frame, "Pass@1", ours)
-        rows = [self._with(row, (own - _by_seed(frame, "Pass@1", row["algorithm"])).dropna()) for row in rows]
+        rows = [
+            self._with(
+                row | {"pair": (ours, row["algorithm"])},
+                (own - _by_seed(frame, "Pass@1", row["algorithm"])).dropna(),
+            )
+            for row in rows
+        ]
         strict = analysis.holm([max(row["p"], p_over_seeds(row["by_seed"])) for row in rows])
         return [row | {"p_strict": float(p)} for row, p in zip(rows, strict, strict=True)]
 
@@ -288,7 +304,7 @@ class Evidence:
         """Difference of a column of the evaluations where both first reach the same accuracy; NaN without one."""
         frame = self.rows("evaluations", ours, theirs)
         found = analysis.at_equal_accuracy(frame, theirs, self.resampler, column)
-        row = _only(found[found["metric"] == "difference"])
+        row = _only(found[found["metric"] == "difference"]) | {"pair": (ours, theirs)}
         once = Resampler(1, self.config.evaluation.confidence)
         alone = [
             analysis.at_equal_accuracy(part, theirs, once, column).set_index("metric")["value"]["difference"]
@@ -303,12 +319,31 @@ class Evidence:
         if not one.index.equals(other.index):
             raise DataError(f"{ours} and {theirs} recorded different training steps: finish both (dvc repro).")
         paired = (one - other).reset_index().assign(algorithm=ours)
-        return self._means(paired, columns, parts=2)
+        found = self._means(paired, columns, parts=2)
+        return {column: row | {"pair": (ours, theirs)} for column, row in found.items()}
 
     def ratio(self, column: str, ours: str, theirs: str) -> dict[str, Any]:
         """Mean of what training recorded over that of another algorithm: `analysis.ratio`."""
         found = analysis.ratio(self.rows("metrics", ours, theirs), column, ours, theirs, self.resampler)
         return found | {"confidence": self.config.evaluation.confidence}
+
+    def unequal_steps(self, ours: str, theirs: str) -> str:
+        """What a comparison of the two does not take out: how far each moved in a step, where that is shown to differ.
+
+        Empty where the interval of the ratio of their KL divergences holds 1, or where they were not recorded.
+        """
+        absent = set(records.missing(self.config.results, "metrics", self.config, [ours, theirs]))
+        if any(absent >= set(self._configured(name)) for name in (ours, theirs)):
+            return ""
+        times = estimate(self.ratio("kl/step", ours, theirs))
+        if times.low <= 1 <= times.high:
+            return ""
+        rates = self.rows("metrics", ours, theirs).groupby("algorithm")["learning_rate"].max()
+        said = tables.cell(*times, digits=1 if times.mean >= 10 else 2)
+        return (
+            f"A confound: the KL divergence within a step was {said} times the other's (learning rates "
+            f"{tables.rate(rates[ours])} and {tables.rate(rates[theirs])})"
+        )
 
     def whole_training(self, name: str, omega: float) -> dict[str, dict[str, Any]]:
         """`tail/sum` and `tail/holds` of `analysis.tail_terms` → their means over all steps."""

@@ -1,30 +1,31 @@
 """What the tables of a profile say, in sentences: computed from the estimates and their intervals.
 
-A difference is called higher or lower only where its interval leaves out 0. Every sentence is a function of a
-`Study`; `report` puts them below the titles of the figures.
+A difference is called higher or lower only where its interval, as it is written, leaves out 0. Every sentence is a
+function of a `Study`; `report` puts them below the titles of the figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from copy import copy
 
 import pandas as pd
 
-from riskpo_study import tables
-from riskpo_study.analysis import OVERALL, heading
+from riskpo_study import ablations, algorithms, tables, tuning
+from riskpo_study.analysis import FOLLOWED, OVERALL, heading, joined
 from riskpo_study.config import Config
 from riskpo_study.errors import DataError
 from riskpo_study.records import BASE
 
 _LISTED = 4
-"""Of more algorithms than this, a sentence names the lowest and the highest only."""
+"""Of more algorithms than this, a sentence names the lowest, the highest and the followed ones."""
 
 
 class Study:
     """The tables of one profile, and how running text speaks of them."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.names = config, tables.names(config)
+        self.config, self.names = tuning.so_far(config), tables.names(config)
 
     def table(self, path: str) -> pd.DataFrame:
         """tables/<path>.csv of the profile.
@@ -43,11 +44,14 @@ class Study:
         return "the base model" if algorithm == BASE else name
 
     def listed(self, rows: pd.DataFrame, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
-        """`GRPO 0.49 [0.48, 0.50] and RiskPO 0.58 [0.57, 0.59]`; of many the lowest and the highest."""
-        if len(rows) > _LISTED:
-            ends = rows.sort_values("value").iloc[[0, -1]]
-            return f"{len(rows)} of them, from {' to '.join(self._said(ends, scale, digits, unit))}"
-        return _joined(self._said(rows, scale, digits, unit))
+        """`GRPO 0.49 [0.48, 0.50] and RiskPO 0.58 [0.57, 0.59]`; of many the lowest, the highest and the followed."""
+        if len(rows) <= _LISTED:
+            return joined(self._said(rows, scale, digits, unit))
+        ordered = rows.sort_values("value")
+        text = f"{len(rows)} of them, from {' to '.join(self._said(ordered.iloc[[0, -1]], scale, digits, unit))}"
+        between = ordered.iloc[1:-1]
+        between = between[between["algorithm"].isin(FOLLOWED)]
+        return f"{text}, with {joined(self._said(between, scale, digits, unit))}" if len(between) else text
 
     def verdict(
         self,
@@ -56,8 +60,8 @@ class Study:
         digits: int = 2,
         words: tuple[str, str, str] = ("higher", "lower", "not shown to differ"),
     ) -> str:
-        """Which estimates lie above, below or around 0, judged by their intervals."""
-        above, below = rows["low"] > 0, rows["high"] < 0
+        """Which estimates lie above, below or around 0, judged by their intervals as they are written."""
+        above, below = (scale * rows["low"]).round(digits) > 0, (scale * rows["high"]).round(digits) < 0
         groups = zip(words, (rows[above], rows[below], rows[~(above | below)]), strict=True)
         return "; ".join(f"{word}: {self.listed(part, scale, digits)}" for word, part in groups if len(part))
 
@@ -71,12 +75,6 @@ class Study:
 
 
 Finding = Callable[[Study], str]
-
-
-def _joined(parts: Sequence[str]) -> str:
-    if not parts:
-        return "none"
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _of(table: pd.DataFrame, metric: str | None = None, base: bool = True) -> pd.DataFrame:
@@ -94,7 +92,7 @@ def _first_and_most(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def _compared(study: Study, gaps: pd.DataFrame, reference: str) -> str:
-    return f" Minus {study.name(reference)}, {study.verdict(gaps)}." if len(gaps) else ""
+    return f" Minus {study.name(reference)}, {study.verdict(gaps, digits=3)}." if len(gaps) else ""
 
 
 # Pass@k
@@ -179,13 +177,105 @@ def solved(study: Study) -> str:
 def frontier(study: Study) -> str:
     table = study.table("06_passk/changes")
     parts = (f"{m} {study.listed(part, 100, 1)}" for m, part in table.groupby("metric", sort=False))
-    return f"From the start to step {table['step'].max()}, in percentage points: {'; '.join(parts)}."
+    text = f"From the start to step {table['step'].max()}, in percentage points: {'; '.join(parts)}. "
+    equal = study.table("06_passk/equal_accuracy")
+    return text + _at_equal_accuracy(study, equal, f"in points of Pass@{study.config.curve_k}", 100, 1)
+
+
+def what_the_frontier_rests_on(study: Study) -> str:
+    """How much less there is along training than after it."""
+    config = study.config
+    k, most = config.curve_k, max(config.evaluation.ks)
+    asked = study.table("06_passk/changes")["questions"].max()
+    return (
+        f"Changes since the start, paired by question, of Pass@{k} and Avg@{config.train.curve_samples} on {asked} "
+        f"questions: not of Pass@{most} and Pass@1 on all held-out ones, since there are so many responses before and "
+        "after training only."
+    )
 
 
 def distinct_answers(study: Study) -> str:
     part = _of(study.table("06_passk/answers"), "distinct_correct")
     samples = study.config.evaluation.samples
     return f"Different right answers among {samples} responses, mean over all questions: {study.listed(part)}."
+
+
+# Ours
+
+
+def stratified(study: Study) -> str:
+    """What stratified bundles reach beside GRPO, and what the comparison does not take out."""
+    ours, theirs = "riskpo_stratified", "grpo"
+    table = _of(study.table("06_passk/differences"))
+    table = table[table["reference"] == theirs]
+    gaps = table[table["algorithm"] == ours]
+    first, most = _first_and_most(table)
+    parts = [f"{m}, {study.verdict(gaps[gaps['metric'] == m], 100, 1)}" for m in (first, most)]
+    equal = study.table("06_passk/equal_accuracy")
+    equal = equal[(equal["algorithm"] == ours) & (equal["reference"] == theirs) & (equal["metric"] == "difference")]
+    parts.append(f"Pass@{study.config.curve_k} at equal accuracy, {study.verdict(equal, 100, 1) or 'not compared'}")
+    text = f"Minus {study.name(theirs)}, in percentage points: {'. '.join(parts)}."
+    steps = study.table("04_entropy/steps").set_index("algorithm")
+    rates = steps["learning_rate"]
+    if rates[ours] == rates[theirs]:
+        return text
+    kl = 1e3 * steps[["value", "low", "high"]]
+    said = [
+        f"{study.name(name)} {tables.cell(kl['value'][name], kl['low'][name], kl['high'][name], 3)} at the learning "
+        f"rate {tables.rate(rates[name])}"
+        for name in (ours, theirs)
+    ]
+    text += (
+        " **A confound**: each trained at the rate that it was tuned to, and their steps differ in length. KL "
+        f"divergence within a step, in 10⁻³ nats: {joined(said)}. None of the runs compared here has "
+        f"{study.name(theirs)} with steps of that length."
+    )
+    alike = table[(table["metric"] == most) & table["algorithm"].isin(rates.index[rates == rates[ours]].drop(ours))]
+    if len(alike):
+        text += f" Others at the rate of {study.name(ours)}: {most}, {study.verdict(alike, 100, 1)}."
+    return text + _at_the_same_rate(study, ours, theirs)
+
+
+def _at_the_same_rate(study: Study, ours: str, theirs: str) -> str:
+    """The outcomes of the tuning at the rates that both tried."""
+    config = study.config
+    if not all(tuning.path(config, name).is_file() for name in (ours, theirs)):
+        return ""
+    one, other = (tuning.outcomes(config, name).set_index("learning_rate") for name in (ours, theirs))
+    shared = one.index.intersection(other.index)
+    if len(one) < 2 or not (one.index.is_unique and other.index.is_unique and len(shared)):
+        return ""
+    (reach,) = (str(column) for column in one if str(column).startswith("pass_at_"))
+    said = []
+    for rate in shared:
+        pairs = (f"{100 * of['accuracy'][rate]:.1f} and {100 * of[reach][rate]:.1f}" for of in (one, other))
+        said.append(f"at {tables.rate(rate)} {' against '.join(pairs)}")
+    return (
+        f" In the tuning, one run each, {study.name(ours)} against {study.name(theirs)} at the same rates: accuracy "
+        f"and {reach.replace('pass_at_', 'Pass@')}, in %, {'; '.join(said)}."
+    )
+
+
+def lengths(study: Study) -> str:
+    """How far the algorithms move in a step."""
+    table = study.table("04_entropy/steps")
+    return f"KL divergence within a step, in 10⁻³ nats: {study.listed(table, 1e3, 3)}."
+
+
+# Ablations
+
+
+def ablation(name: str) -> Finding:
+    """Of one family of settings."""
+
+    def finding(study: Study) -> str:
+        table, family = study.table(f"08_ablation/{name}/differences"), ablations.family(name)
+        of = copy(study)
+        of.names = ablations.cells(study.config, family)
+        parts = (f"{m}, {of.verdict(_of(table, m), 100, 1)}" for m in _first_and_most(table))
+        return f"Minus {of.names[family.centre]}, in percentage points: {'. '.join(parts)}."
+
+    return finding
 
 
 # Entropy
@@ -202,14 +292,18 @@ def entropy(study: Study) -> str:
 
 def equal_accuracy(study: Study) -> str:
     table = study.table("04_entropy/equal_accuracy")
+    return _at_equal_accuracy(study, table, "in nats per token", digits=3)
+
+
+def _at_equal_accuracy(study: Study, table: pd.DataFrame, unit: str, scale: float = 1, digits: int = 2) -> str:
     if table.empty:
         return "There is nothing to compare."
     gaps = table[table["metric"] == "difference"]
     compared, without = gaps[gaps["value"].notna()], gaps[gaps["value"].isna()]
-    text = f"Minus {study.name(table['reference'].iloc[0])}, in nats per token, where both first reach the lower of "
-    text += f"the accuracies that they end with; {study.verdict(compared) or 'nothing to compare'}."
+    text = f"Minus {study.name(table['reference'].iloc[0])}, {unit}, where both first reach the lower of the "
+    text += f"accuracies that they end with; {study.verdict(compared, scale, digits) or 'nothing to compare'}."
     if len(without):
-        listed = _joined([study.name(name) for name in without["algorithm"]])
+        listed = joined([study.name(name) for name in without["algorithm"]])
         text += f" No such accuracy, for one of the two is not shown to end better than it started: {listed}."
     return text
 
@@ -234,6 +328,19 @@ def tail_terms(study: Study) -> str:
     verdict = study.verdict(total, digits=3, words=("above 0", "below 0", "sign undecided"))
     share = study.listed(holds, 100, 0, "%")
     return f"{over}, ωL + U is {verdict}. It is at least 0 at this share of the steps: {share}."
+
+
+def what_the_bundles_are_of(study: Study) -> str:
+    """Whose bundles hold other questions than the rest's."""
+    config = study.config
+    presets = {name: algorithms.preset_name(name, config.algorithms[name]) for name in config.runs.algorithms}
+    left_out = [study.name(name) for name, of in presets.items() if algorithms.ALGORITHMS[of].dynamic_sampling]
+    text = "The mean reward is of everything generated. The risk measures are of bundles, in random order and alike "
+    text += "for all algorithms, of the questions that the update learns from"
+    if left_out:
+        text += f": {joined(left_out)}, which sample{'s' * (len(left_out) == 1)} dynamically, leave"
+        text += f"{'s' * (len(left_out) == 1)} out those that are always or never solved"
+    return f"{text}."
 
 
 def rewards(study: Study) -> str:

@@ -1,6 +1,7 @@
 """What the figures share: page width, one colour and dash for each algorithm, grids, legends, axes, bands.
 
-`style()` comes first.
+`style()` comes first. In a crowded panel only `analysis.FOLLOWED` have intervals; `bands_key` and its like say in words
+what was drawn, and `save` keeps these words in the SVG, from where the report's captions take them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from riskpo_study.analysis import FOLLOWED, joined
 from riskpo_study.records import BASE
 
 WIDTH = 6.8  # inches: the text width of a page
@@ -53,11 +55,11 @@ DASHES: dict[str, tuple[float, ...]] = dict.fromkeys(COLOURS, ()) | {
 SHARES = ("%", "percentage points")
 """Units of shares, which are labelled times 100."""
 
-_BOLD = ("grpo", "riskpo", BASE)
-"""Drawn in bold, before the others, in crowded panels."""
-
 _CROWDED = 6
-"""With more algorithms than this in a panel, seeds and bands would hide each other and are left out."""
+"""With more algorithms than this in a panel, seeds and bands of all would hide each other."""
+
+_FOLLOWED = (*FOLLOWED, BASE)
+"""Drawn in bold, before the others and with intervals in crowded panels."""
 
 LONG = 12
 """Legends of more entries than this, and grids of more panels, are in small print."""
@@ -100,10 +102,10 @@ def style() -> None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write `name.svg` and `name.png`, the same bytes for the same figure."""
+    """Write `name.svg` and `name.png`, the same bytes for the same figure; the SVG says how to read it."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    figure.savefig(drawn, format="svg", metadata={"Date": None, "Description": figure.get_label() or None})
     (folder / f"{name}.svg").write_text(_rounded(drawn.getvalue()), encoding="utf-8")
     figure.savefig(folder / f"{name}.png", metadata={"Software": None})
 
@@ -140,8 +142,9 @@ def legend_handles(algorithms: pd.Series, names: Mapping[str, str]) -> list[Line
     return [Line2D([], [], label=names.get(name, name), **look_of(name)) for name in algorithms.drop_duplicates()]
 
 
-def finish(figure: Figure, handles: Sequence[Artist], note: str) -> Figure:
-    """Legend below in as many columns as fit, note above."""
+def finish(figure: Figure, handles: Sequence[Artist], note: str, key: str = "") -> Figure:
+    """Legend below in as many columns as fit, note above; the figure's label is `key`, how to read what is drawn."""
+    figure.set_label(key)
     width, height = figure.get_size_inches()
     if handles:
         size = 6.5 if len(handles) > LONG else 7.5  # points
@@ -150,7 +153,8 @@ def finish(figure: Figure, handles: Sequence[Artist], note: str) -> Figure:
         columns = max(fitting, default=1)
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=size)
         figure.set_figheight(height + 0.16 * (size / 7.5) * (-(-len(handles) // columns) - 1))
-    figure.suptitle(textwrap.fill(note, int(width * 22)), x=0.01, ha="left", fontsize=6.5, color="#555555")
+    text = f"{note} · {key}" if key else note
+    figure.suptitle(textwrap.fill(text, int(width * 21)), x=0.01, ha="left", fontsize=6.5, color="#555555")
     return figure
 
 
@@ -164,32 +168,65 @@ def look_of(algorithm: str, crowded: bool = False) -> dict[str, Any]:
     look = {"color": colour(algorithm), "linestyle": (0, dashes) if dashes else "solid"}
     if not crowded:
         return look
-    return look | ({"zorder": 3} if algorithm in _BOLD else {"lw": 0.8, "alpha": 0.7})
+    return look | ({"zorder": 3} if algorithm in _FOLLOWED else {"lw": 0.7, "alpha": 0.6})
 
 
 def is_crowded(frame: pd.DataFrame) -> bool:
     return frame["algorithm"].nunique() > _CROWDED
 
 
+def with_intervals(frame: pd.DataFrame) -> list[str]:
+    """The algorithms of a panel that are drawn with their intervals: all, or of too many the followed ones."""
+    found = [str(name) for name in frame["algorithm"].unique()]
+    return [name for name in found if name in _FOLLOWED] if is_crowded(frame) else found
+
+
 def draw_steps(axis: Axes, metrics: pd.DataFrame, column: str) -> None:
+    """Means over seeds; each seed thin, or in a crowded panel the range of the seeds of the followed."""
     crowded = is_crowded(metrics)
     for algorithm, group in metrics.groupby("algorithm", sort=False):
         look = look_of(str(algorithm), crowded)
         runs = group.pivot(index="step", columns="seed", values=column)
         if runs.shape[1] > 1 and not crowded:
             axis.plot(runs.index, runs.to_numpy(), color=look["color"], lw=0.6, alpha=0.45)
+        elif runs.shape[1] > 1 and algorithm in _FOLLOWED:
+            axis.fill_between(runs.index, runs.min(axis=1), runs.max(axis=1), color=look["color"], alpha=0.15, lw=0)
         axis.plot(runs.index, runs.mean(axis=1), **look)
 
 
+def steps_key(metrics: pd.DataFrame, names: Mapping[str, str]) -> str:
+    """What `draw_steps` draws, in words."""
+    seeds = metrics.groupby("algorithm")["seed"].nunique()
+    if seeds.max() == 1:
+        return "lines: one seed each"
+    if not is_crowded(metrics):
+        return "bold: mean over seeds, thin: each seed"
+    several = [name for name in with_intervals(metrics) if seeds[name] > 1]
+    return f"lines: means over seeds, bands: range of the seeds{_of(several, names)}"
+
+
 def draw_bands(axis: Axes, tidy: pd.DataFrame, x: str) -> None:
-    crowded = is_crowded(tidy)
+    """Estimates along x; bands are the intervals, in a crowded panel of the followed."""
+    crowded, banded = is_crowded(tidy), with_intervals(tidy)
     for algorithm, group in tidy.groupby("algorithm", sort=False):
         look = look_of(str(algorithm), crowded)
         group = group.sort_values(x)
-        if not crowded:
+        if algorithm in banded:
             axis.fill_between(group[x], group["low"], group["high"], color=look["color"], alpha=0.15, lw=0)
         dots: dict[str, Any] = {"marker": ".", "markersize": 4} if len(group) < 20 and not crowded else {}
         axis.plot(group[x], group["value"], **look, **dots)
+
+
+def bands_key(tidy: pd.DataFrame, names: Mapping[str, str], marks: str = "bands") -> str:
+    """What `draw_bands`, or bars as it, draws, in words."""
+    whose = _of(with_intervals(tidy), names) if is_crowded(tidy) else " of each algorithm alone"
+    return f"{marks}: intervals{whose}"
+
+
+def _of(algorithms: Sequence[str], names: Mapping[str, str]) -> str:
+    called = {BASE: "the base model"}
+    short = [called.get(name, names.get(name, name).partition(" (")[0]) for name in algorithms]
+    return f" of {joined(short)} only" if short else " of none of so many algorithms"
 
 
 def by_attempts(tidy: pd.DataFrame) -> pd.DataFrame:

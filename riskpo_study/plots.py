@@ -25,6 +25,7 @@ from riskpo_study.plot_parts import (
     SHARES,
     WIDTH,
     Panel,
+    bands_key,
     bar_lengths,
     by_attempts,
     colour,
@@ -42,8 +43,10 @@ from riskpo_study.plot_parts import (
     outer_labels,
     percent,
     save,
+    steps_key,
     style,
     whitened,
+    with_intervals,
 )
 from riskpo_study.records import BASE
 
@@ -60,7 +63,7 @@ def training(
     note: str,
     held_out: pd.DataFrame | None = None,
 ) -> Figure:
-    """Metrics of every training step: mean over seeds in bold, each seed thin.
+    """Metrics of every training step: means over seeds, and how far the seeds lie apart.
 
     Args:
         metrics: a row a run and step, see `analysis.smooth`.
@@ -75,7 +78,10 @@ def training(
     if held_out is not None:
         draw_bands(axes[-1], held_out, "step")
         axes[-1].set(title="Entropy on the held-out questions", xlabel="training step", ylabel="nats per token")
-    return finish(figure, legend_handles(metrics["algorithm"], names), note)
+        key = f"left, {steps_key(metrics, names)}; right, {bands_key(held_out, names)}"
+    else:
+        key = steps_key(metrics, names)
+    return finish(figure, legend_handles(metrics["algorithm"], names), note, key)
 
 
 def learning_curves(tidy: pd.DataFrame, names: Mapping[str, str], note: str) -> Figure:
@@ -91,7 +97,7 @@ def learning_curves(tidy: pd.DataFrame, names: Mapping[str, str], note: str) -> 
             axis.set_ylabel(f"{metric} (%)")
         if metric == metrics[-1]:
             axis.set_xlabel("training step")
-    return finish(figure, legend_handles(tidy["algorithm"], names), note)
+    return finish(figure, legend_handles(tidy["algorithm"], names), note, bands_key(tidy, names))
 
 
 def trajectories(tidy: pd.DataFrame, x: Panel, y: Panel, names: Mapping[str, str], note: str) -> Figure:
@@ -101,7 +107,7 @@ def trajectories(tidy: pd.DataFrame, x: Panel, y: Panel, names: Mapping[str, str
         tidy: estimates by algorithm, step and metric, as changes since the start.
         x, y: metrics (as `column`) and their axes.
     """
-    crowded = is_crowded(tidy)
+    crowded, barred = is_crowded(tidy), with_intervals(tidy)
     figure, axis = plt.subplots(figsize=(WIDTH if crowded else 0.75 * WIDTH, 3.7))
     for algorithm, group in tidy.groupby("algorithm", sort=False):
         table = group.pivot(index="step", columns="metric", values=["value", "low", "high"]).sort_index()
@@ -113,8 +119,9 @@ def trajectories(tidy: pd.DataFrame, x: Panel, y: Panel, names: Mapping[str, str
         look = look_of(str(algorithm), crowded)
         axis.plot(*path, marker=".", markersize=3, **{"zorder": 2} | look)
         axis.plot(path[0][:1], path[1][:1], "o", mfc="white", mec=COLOURS[BASE], markersize=5, zorder=4)
+        xerr, yerr = bars if algorithm in barred else (None, None)
         axis.errorbar(
-            path[0][-1:], path[1][-1:], xerr=None if crowded else bars[0], yerr=None if crowded else bars[1],
+            path[0][-1:], path[1][-1:], xerr=xerr, yerr=yerr,
             fmt="o", color=look["color"], markersize=4.5, elinewidth=0.9, zorder=3,
         )  # fmt: skip
     for panel, which in ((x, axis.xaxis), (y, axis.yaxis)):
@@ -131,7 +138,8 @@ def trajectories(tidy: pd.DataFrame, x: Panel, y: Panel, names: Mapping[str, str
         markersize=5,
         label="start of training",
     )
-    return finish(figure, [*legend_handles(tidy["algorithm"], names), start], note)
+    key = bands_key(tidy, names, "bars at the ends")
+    return finish(figure, [*legend_handles(tidy["algorithm"], names), start], note, key)
 
 
 def quantiles(
@@ -235,7 +243,7 @@ def pass_at_k(tidy: pd.DataFrame, names: Mapping[str, str], note: str) -> Figure
         percent(axis.yaxis)
         axis.set(title=heading(difficulty), xlabel="attempts k")
     axes[0].set_ylabel("Pass@k (%)")
-    return finish(figure, legend_handles(part["algorithm"], names), note)
+    return finish(figure, legend_handles(part["algorithm"], names), note, bands_key(part, names))
 
 
 def dots(tidy: pd.DataFrame, names: Mapping[str, str], note: str, unit: str, level: float | None = None) -> Figure:

@@ -29,9 +29,8 @@ def gather(config: Config) -> dict[str, Any]:
     for algorithm, seed in config.runs.all:
         manifest = runs.read_manifest(config.results / "runs" / f"{algorithm}-{seed}")
         if manifest is not None and manifest["status"] == "finished":
-            found[f"{algorithm}-{seed}"] = {
-                key: manifest[key] for key in ("commit", "dirty", "versions", "hardware", "started", "wall_seconds")
-            }
+            kept = ("commit", "changes", "versions", "hardware", "started", "wall_seconds")
+            found[f"{algorithm}-{seed}"] = {key: manifest[key] for key in kept if key in manifest}
     if found:
         with files.atomic(config.results / "provenance.json") as temporary:
             temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -66,15 +65,21 @@ def as_table(found: dict[str, Any]) -> pd.DataFrame:
             "Hardware",
             _counted(", ".join([f"{one['cores']} cores", one["processor"], *one["gpus"]]) for one in hardware),
         ),
-        ("Versions", _counted(", ".join(f"{k} {v}" for k, v in sorted(run["versions"].items())) for run in made)),
+        ("Versions", _counted(map(_versions, made))),
         ("Commit", _counted(map(_commit, made))),
     ]
     return pd.DataFrame(rows, columns=["What", "Values"])
 
 
+def _versions(run: dict[str, Any]) -> str:
+    """Of the packages that were installed."""
+    return ", ".join(f"{package} {version}" for package, version in sorted(run["versions"].items()) if version)
+
+
 def _commit(run: dict[str, Any]) -> str:
-    """The tree counts as changed where any file was: that training code was not, `dvc status` says."""
-    return f"{(run['commit'] or 'unknown')[:12]}{' and uncommitted changes' if run['dirty'] else ''}"
+    """With the files that differed from it, where that was recorded."""
+    changed = run.get("changes") or []
+    return f"{(run['commit'] or 'unknown')[:12]}{' with changes in ' if changed else ''}{', '.join(changed)}"
 
 
 def _counted(values: Iterable[str]) -> str:

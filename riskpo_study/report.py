@@ -23,10 +23,12 @@ from riskpo_study import (
     claims,
     files,
     findings,
+    presets,
     provenance,
     records,
     side_by_side,
     tables,
+    theory_findings,
     tuning,
 )
 from riskpo_study import config as configuration
@@ -41,12 +43,13 @@ __all__ = ["SECTIONS", "as_html", "as_markdown", "compose"]
 class Figure:
     """A figure of a notebook: name of its file, title, caption, and the sentence that its numbers say.
 
-    Sentences of `headline` figures open the report as well.
+    The caption need not say what lines, bands and bars are: where that depends on what was drawn, the file tells it.
+    Sentences of `headline` figures stand at the beginning of the report as well.
     """
 
     name: str
     title: str
-    caption: str
+    caption: str | Finding
     finding: Finding | None = None
     headline: bool = False
 
@@ -74,8 +77,6 @@ class Section:
         return f"dvc repro --single-item {stage}@{profile}{item and '-'}{item}"
 
 
-_LINES = "Bold: mean over seeds; thin: each seed; smoothed as the figure says."
-
 SECTIONS = (
     Section("00_quickstart", "quickstart", "What RiskPO optimises", (
         Figure(
@@ -99,32 +100,28 @@ SECTIONS = (
     Section("04_entropy", "entropy", "Entropy during training", (
         Figure(
             "entropy", "Entropy against the training step",
-            "Left: of everything generated for training. Right: on held-out questions, the same for all "
-            f"algorithms; bands are intervals. {_LINES}", findings.entropy, headline=True,
+            "Left: of everything generated for training. Right: on held-out questions, the same for all algorithms.",
+            findings.entropy, headline=True,
         ),
         Figure(
             "entropy_accuracy", "Entropy against accuracy",
             "Changes since the start on the held-out questions of the learning curves, paired by question: "
-            "algorithms on one path differ in speed only. Bars at the ends are intervals.",
+            "algorithms on one path differ in speed only.",
             findings.equal_accuracy, headline=True,
         ),
         Figure(
             "entropy_right_wrong", "Entropy of right and wrong responses",
-            f"Of the responses that an update learns from. {_LINES}", findings.right_and_wrong,
+            "Of the responses that an update learns from.", findings.right_and_wrong,
         ),
         Figure(
             "covariance", "The covariances of Theorem 2",
             "Covariance of the log-probability with the algorithm's own advantage, whose scale differs "
             "between algorithms, and the terms L, U and ωL + U of bundles: the theorem's inequality holds "
             "where the last is at least 0. The quantiles are the tracked ones, or the batch's for algorithms that "
-            f"track none. {_LINES}", findings.tail_terms, headline=True,
+            "track none.", findings.tail_terms, headline=True,
         ),
         Figure(
-            "reward_risk", "Mean reward and lower-tail measures",
-            "The mean reward is of everything generated. The risk measures are of bundles, in random order and alike "
-            "for all algorithms, of the questions that the update learns from: DAPO leaves out those that are always "
-            "or never solved. "
-            f"{_LINES}", findings.rewards,
+            "reward_risk", "Mean reward and lower-tail measures", findings.what_the_bundles_are_of, findings.rewards,
         ),
         Figure(
             "quantiles", "Tracked quantiles and regions",
@@ -133,10 +130,10 @@ SECTIONS = (
         ),
         Figure(
             "signal", "How much of a batch teaches",
-            "Share of questions whose responses all earn the same, and of responses of zero advantage. "
-            f"{_LINES}", findings.signal,
+            "Share of questions whose responses all earn the same, and of responses of zero advantage.",
+            findings.signal,
         ),
-    ), {"entropy": None, "equal_accuracy": None, "covariance": None, "training": None}),
+    ), {"entropy": None, "steps": None, "equal_accuracy": None, "covariance": None, "training": None}),
     Section("05_quantile_logprob", "quantile_logprob", "Log-probability against reward quantiles", (
         Figure(
             "response", "Of a whole response",
@@ -149,8 +146,8 @@ SECTIONS = (
     Section("06_passk", "passk", "Right answers", (
         Figure(
             "pass_at_k", "Pass@k against the number of attempts k",
-            "Unbiased estimates on the held-out questions after training; bands are intervals of each "
-            "algorithm alone, wider than those of their differences.", findings.right_answers,
+            "Unbiased estimates on the held-out questions after training. The interval of an algorithm alone is wider "
+            "than that of its difference to another.", findings.right_answers,
         ),
         Figure(
             "gap", "The gap to GRPO by attempts",
@@ -169,13 +166,11 @@ SECTIONS = (
         ),
         Figure(
             "learning_curves", "Learning curves",
-            "Avg@n and Pass@n on a fixed part of the held-out questions; bands are intervals of each "
-            "algorithm alone.", findings.learning_curves,
+            "Avg@n and Pass@n on a fixed part of the held-out questions.", findings.learning_curves,
         ),
         Figure(
             "learning_curves_k", "Learning curves of Pass@k",
-            "Few and many attempts, on the easiest and the hardest questions; bands are intervals of each algorithm "
-            "alone.", findings.learning_curves_k,
+            "Few and many attempts, on the easiest and the hardest questions.", findings.learning_curves_k,
         ),
         Figure(
             "levels", "Against the best of the others",
@@ -184,8 +179,7 @@ SECTIONS = (
             "is too high on average.", findings.levels,
         ),
         Figure(
-            "frontier", "What accuracy costs",
-            "Changes since the start, paired by question; bars at the ends are intervals.", findings.frontier,
+            "frontier", "What accuracy costs", findings.what_the_frontier_rests_on, findings.frontier,
         ),
         Figure(
             "distinct_answers", "Different right answers",
@@ -197,13 +191,14 @@ SECTIONS = (
             "too; framed: two seeds of the same algorithm. Right: share of the questions solved, and number solved by "
             "no other algorithm, one run of each drawn; bars are intervals.", findings.solved,
         ),
-    ), {"passk": None, "gains": 1, "differences": 1, "answers": 1, "solved": 1}),
+    ), {
+        "passk": None, "gains": 1, "differences": 1, "pairs": None, "equal_accuracy": None, "answers": 1, "solved": 1,
+    }),
     Section("09_risk_profiles", "risk_profiles", "Risk profiles", (
         Figure(
             "risk_profiles", "Averse, neutral, seeking",
-            "Entropy and mean reward during training (bold: mean over seeds; thin: each seed; smoothed as the figure "
-            "says), Pass@1 by difficulty after training with intervals. Algorithms that the profile does not train are "
-            "named on the figure.", findings.risk_profiles,
+            "Entropy and mean reward during training, Pass@1 by difficulty after it. Algorithms that the profile does "
+            "not train are named on the figure.", findings.risk_profiles,
         ),
     ), {"risk_profiles": None}),
     *(
@@ -211,6 +206,7 @@ SECTIONS = (
             Figure(
                 "differences", "Minus the paper's setting",
                 "Differences on all questions, paired by seed and question, on the seeds that all settings have.",
+                findings.ablation(name),
             ),
         ), {"cells": None, "differences": 1})
         for name, family in ablations.FAMILIES.items()
@@ -220,32 +216,40 @@ SECTIONS = (
             "every_weight", "Which questions every algorithm learns from",
             "Weight of a question by its accuracy, over its mean. Lines: expected of the batch; thin dotted: of "
             "infinitely many responses or questions; points: measured; bars: two standard errors.",
+            theory_findings.every_weight,
         ),
         Figure(
             "riskpo_weights", "Weights of the RiskPO family, exact",
             "Length of the step by mean accuracy; weight of a question by its accuracy, with random or stratified "
             "bundles and global or per-group quantiles.",
+            theory_findings.riskpo_weights,
         ),
         Figure(
             "ordering", "What stratifying by the batch itself costs",
             "Weights with questions lined up by this batch, another batch or the truth, and the differences.",
+            theory_findings.ordering,
         ),
         Figure(
             "noise", "What sharing an advantage costs",
             "Variance over RLOO's at the same expected update, along the reward and in all other directions.",
+            theory_findings.noise,
         ),
         Figure(
             "gradient", "The advantage is the gradient",
             "Left: gradient of MVaR by its advantage and by finite differences. Right: distance of sampled gradients "
             "from it, with known quantiles and with those of the same sample.",
+            theory_findings.gradient,
         ),
         Figure(
             "tracking", "Tracked quantiles under drift",
             "Binomial scores whose probability rises from 0.15 to 0.75 and falls back at once.",
+            theory_findings.tracking,
         ),
         Figure(
             "entropy", "Proposition 1 and Theorem 2",
-            "The residual of the first order falls with slope 2; the inequality holds for one policy of three.",
+            "What the first order leaves of the change of entropy, by the step size; the terms of Theorem 2 for three "
+            "policies.",
+            theory_findings.entropy,
         ),
     ), {
         "every_weight": None, "released": None, "ordering": None, "noise": None, "gradient": None, "tracking": None,
@@ -340,11 +344,9 @@ def compose(config: Config) -> list[Block]:
         body += [Heading(2, section.title), *found] if found else []
     if not body:
         raise DataError(f"{config.profile} has no figures and tables yet: make them first (dvc repro).")
-    made = [figure for section in sections(config) for figure in _made(section, config)]
-    points = tuple(f"**{one.title}.** {one.finding(study)}" for one in made if one.headline and one.finding)
     title = Heading(1, f"RiskPO against the GRPO family: {config.profile}")
-    opening: list[Block] = [title, Text(_introduction(study)), *([Points(points)] if points else [])]
-    return [*opening, *_verdicts(config), *body, *_side_by_side(config), *_tuning(study), *_closing(config)]
+    opening: list[Block] = [title, Text(_introduction(study)), *_verdicts(config), *_in_short(study), *_trained(study)]
+    return [*opening, *body, *_side_by_side(config), *_tuning(study), *_closing(config)]
 
 
 def _verdicts(config: Config) -> Iterator[Block]:
@@ -352,11 +354,35 @@ def _verdicts(config: Config) -> Iterator[Block]:
     decided = claims.read(config)
     if decided is not None:
         yield Heading(2, "What holds of the claims")
-        text = "Decided by `python -m riskpo_study.claims`; the rules and all statistics are in `claims.md`."
+        text = f"**{claims.counted(decided)}** Decided by `python -m riskpo_study.claims`; the rules, all statistics "
+        text += "and the seeds that they rest on are in `claims.md`."
         if (decided["strict"] != decided["verdict"]).any():
             text += " Strictly: judged by intervals widened to Student's t over training seeds alone."
         yield Text(text)
         yield Table("Verdicts", claims.as_table(decided))
+
+
+def _in_short(study: Study) -> Iterator[Block]:
+    """The sentences of the headline figures, and what is to be said of stratified bundles beside GRPO."""
+    made = [figure for section in sections(study.config) for figure in _made(section, study.config)]
+    points = [f"**{one.title}.** {one.finding(study)}" for one in made if one.headline and one.finding]
+    needed = ("06_passk/differences", "06_passk/equal_accuracy", "04_entropy/steps")
+    there = all((study.config.results / "tables" / f"{name}.csv").is_file() for name in needed)
+    if there and {"riskpo_stratified", "grpo"} <= set(study.config.runs.algorithms):
+        points.append(f"**Stratified bundles beside GRPO.** {findings.stratified(study)}")
+    if points:
+        yield Heading(2, "In short")
+        yield Points(tuple(points))
+
+
+def _trained(study: Study) -> Iterator[Block]:
+    """What every compared algorithm is, and how long its steps were."""
+    config = study.config
+    steps = tables.read(config.results / "tables" / "04_entropy" / "steps.csv")
+    text = ["As configured and tuned."] if steps is None else [f"As configured and tuned. {findings.lengths(study)}"]
+    yield Heading(2, "The algorithms")
+    yield Text(" ".join([*text, presets.ours(config, study.names)]).strip())
+    yield Table("What was trained", presets.as_table(config, study.names, steps))
 
 
 def _side_by_side(config: Config) -> Iterator[Block]:
@@ -394,6 +420,8 @@ def _tuning(study: Study) -> Iterator[Block]:
         "responses, which no other result rests on. Made by "
         f"`dvc repro tune@{config.profile}-<algorithm>` from `notebooks/07_tuning.ipynb`. All of it: `tuning/`."
     )
+    if ends := _at_the_end(study, tried):
+        yield Text(ends)
     yield Table("All candidates", tables.tuning_table(pd.concat(tried, ignore_index=True), study.names))
     matched = list(_matched(tuning.so_far(config)))
     if matched:
@@ -402,6 +430,18 @@ def _tuning(study: Study) -> Iterator[Block]:
             "outcomes above, their preset moves as far. How far both moved in training, on the seeds that both have:"
         )
         yield Table("Matched steps", tables.matched_table(matched, study.names))
+
+
+def _at_the_end(study: Study, tried: Sequence[pd.DataFrame]) -> str:
+    """Which algorithms chose the smallest or largest rate that they had: beyond it might lie a better one."""
+    said = []
+    for table in tried:
+        rates = table["learning_rate"]
+        chosen = float(rates[table["chosen"]].iloc[0])
+        for end, word in ((rates.min(), "smallest"), (rates.max(), "largest")):
+            if chosen == end:
+                said.append(f"{study.name(table['algorithm'].iloc[0])} ({tables.rate(chosen)}, its {word})")
+    return f"At the end of its grid, beyond which a better rate may lie, chose: {', '.join(said)}." if said else ""
 
 
 def _matched(config: Config) -> Iterator[dict[str, Any]]:
@@ -432,10 +472,13 @@ def _introduction(study: Study) -> str:
     runs, confidence = config.runs, 100 * config.evaluation.confidence
     text = (
         f"Profile `{config.profile}`: {len(runs.algorithms)} algorithms, {len(runs.seeds)} seeds each or more, "
-        f"{config.train.steps} training steps. Brackets hold {confidence:g}% bootstrap intervals; a difference is "
-        "called higher or lower only where its interval leaves out 0. With few seeds the intervals understate how "
-        "much another training would differ; sentences are not corrected for many comparisons, the tables' stars are."
+        f"{len(runs.all)} runs of {config.train.steps} training steps. Brackets hold {confidence:g}% bootstrap "
+        "intervals; a difference is called higher or lower only where its interval, as it is written, leaves out 0. "
+        "With few seeds the intervals understate how much another training would differ; sentences are not corrected "
+        "for many comparisons, the tables' stars are. Figures and tables name the seeds that they rest on."
     )
+    if repeats := _repeats(config):
+        text += f" Variants whose options are those of their preset repeat its runs: {', '.join(repeats)}."
     unmade = [of.notebook for of in sections(config) if _expected(of, config) and not _made(of, config)]
     unmade += ["13_tables"] if side_by_side.read(config) is None else []
     if unmade:
@@ -448,6 +491,21 @@ def _introduction(study: Study) -> str:
         seeds.setdefault(algorithm, []).append(seed)
     listed = "; ".join(f"{algorithm} {', '.join(missing)}" for algorithm, missing in seeds.items())
     return f"{text} **Missing: {len(absent)} of {len(runs.all)} runs** (seeds): {listed}."
+
+
+def _repeats(config: Config) -> list[str]:
+    """Runs that another one repeats, since a variant changes nothing of its preset."""
+    same = {
+        name: own["preset"]
+        for name, own in config.algorithms.items()
+        if name in config.runs.names and "preset" in own and own["preset"] in config.algorithms
+    }
+    options = {of: ablations.settings(config, of) | {"preset": None} for of in {*same, *same.values()}}
+    return [
+        f"{name}-{seed}"
+        for name, seed in config.runs.all
+        if name in same and options[name] == options[same[name]] and (same[name], seed) in config.runs.all
+    ]
 
 
 def _expected(section: Section, config: Config) -> bool:
@@ -470,13 +528,22 @@ def _section(section: Section, study: Study) -> Iterator[Block]:
         yield Heading(3, figure.title)
         if figure.finding:
             yield Text(figure.finding(study))
-        yield Picture(f"figures/{section.folder}/{figure.name}.svg", figure.title, figure.caption)
+        path = f"figures/{section.folder}/{figure.name}.svg"
+        caption = figure.caption if isinstance(figure.caption, str) else figure.caption(study)
+        drawn = _description((config.results / path).read_text(encoding="utf-8"))
+        yield Picture(path, figure.title, f"{caption} {drawn[:1].upper()}{drawn[1:]}." if drawn else caption)
     for name, count in section.tables.items():
         place = f"tables/{section.folder}/{name}"
         if (config.results / f"{place}.md").is_file():
             note, parts = tables.read_parts(config.results / f"{place}.md")
             yield Text(f"{note} All of it: `{place}.csv`.")
             yield from (Table(title, part) for title, part in list(parts.items())[:count])
+
+
+def _description(svg: str) -> str:
+    """How to read a drawing, as it says itself; empty where it does not (`plot_parts.save`)."""
+    found = re.search(r"<dc:description>(.*?)</dc:description>", svg, re.DOTALL)
+    return html.unescape(found[1]) if found else ""
 
 
 def _settings(config: Config) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,14 +185,13 @@ def read_records(folder: Path, name: str) -> pd.DataFrame:
 
 
 def _environment() -> dict[str, Any]:
-    """Commit, versions and hardware."""
-    changes = _git("status", "--porcelain")
-    packages = ("torch", "transformers", "numpy", "pandas")
+    """Commit, what differs from it, versions and hardware."""
+    packages = ("torch", "transformers", "numpy", "pandas", "vllm")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if changes is None else bool(changes),
+        "changes": changes(),
         "command": sys.argv[0].rpartition(os.sep)[2],
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
+        "versions": {"python": platform.python_version(), **{package: _version(package) for package in packages}},
         "hardware": {
             "machine": platform.machine(),
             "processor": _processor(),
@@ -203,11 +202,28 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str | None:
+def changes(folder: Path = Path(__file__).parent) -> list[str] | None:
+    """Files of the repository around `folder` that are not as committed; None where there is no commit.
+
+    The pipeline itself writes params.yaml, dvc.lock and results: these do not count.
+    """
+    counted = (":(top)", *(f":(top,exclude){written}" for written in ("params.yaml", "dvc.lock", "results")))
+    edited = _git("diff", "--name-only", "HEAD", "--", *counted, folder=folder)
+    added = _git("ls-files", "--others", "--exclude-standard", "--full-name", "--", *counted, folder=folder)
+    return None if edited is None or added is None else sorted({*edited.splitlines(), *added.splitlines()})
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed."""
     try:
-        result = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str, folder: Path = Path(__file__).parent) -> str | None:
+    try:
+        result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() if result.returncode == 0 else None

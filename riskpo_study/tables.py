@@ -12,13 +12,14 @@ from typing import Any
 import pandas as pd
 
 from riskpo_study import algorithms, files, tuning
-from riskpo_study.analysis import OVERALL, heading
+from riskpo_study.analysis import OVERALL, heading, joined
 from riskpo_study.config import Config
 from riskpo_study.records import BASE
 
 __all__ = [
-    "as_html", "as_markdown", "basis", "by_difficulty", "cell", "headline", "matched_table", "names",
-    "questions", "read", "read_parts", "save", "stacked", "starred", "stars", "tails", "tuning_table", "wide",
+    "as_html", "as_markdown", "basis", "by_difficulty", "cell", "compared", "headline", "lengths", "matched_table",
+    "names", "of_settings", "pairs", "questions", "rate", "read", "read_parts", "save", "seed_list", "stacked",
+    "starred", "stars", "tails", "tuning_table", "wide",
 ]  # fmt: skip
 
 _NAMES = {
@@ -36,13 +37,13 @@ _SAID = {
     "pass_at_k": ("k",),
 }  # fmt: skip
 _LISTED = 4  # more missing runs than this are counted only
-_UNSAID = ("preset", "learning_rate")  # rates have a table of their own
+_UNSAID = ("preset", "learning_rate", "matched_to")  # rates have a table of their own
 
 
 def names(config: Config) -> dict[str, str]:
     """How tables and figures call the algorithms: the field's name, and options that tell estimators apart.
 
-    Options are those that tuning chose, where it has.
+    Options are those that tuning chose, where it has. A variant `matched_to` another is called after its step.
 
     >>> names(config)["riskpo"]
     'RiskPO (baseline group, scale none)'
@@ -58,8 +59,16 @@ def names(config: Config) -> dict[str, str]:
         said = dict.fromkeys([*_SAID.get(behind, ()), *own])
         shown = [f"{key} {(options | dict(chosen))[key]}" for key in said]
         name = _NAMES.get(behind, behind)
+        if "matched_to" in chosen:
+            name += f", {_NAMES.get(chosen['matched_to'], chosen['matched_to'])}'s step"
         found[algorithm] = f"{name} ({', '.join(shown)})" if shown else name
     return found
+
+
+def compared(config: Config) -> list[str]:
+    """What tables and figures set beside each other: `runs.algorithms`, and variants matched to one of them."""
+    matched = [name for name in config.runs.names if "matched_to" in config.algorithms[name]]
+    return list(dict.fromkeys([*config.runs.algorithms, *matched]))
 
 
 def basis(tidy: pd.DataFrame, config: Config, absent: Sequence[str] = ()) -> str:
@@ -69,18 +78,40 @@ def basis(tidy: pd.DataFrame, config: Config, absent: Sequence[str] = ()) -> str
         tidy: estimates by question (with columns seeds, questions and n), others (seeds) or records (seed).
         absent: runs of the configuration without records.
     """
-    trained = tidy[tidy["algorithm"] != BASE]
-    found = trained["seeds"] if "seeds" in trained else trained["seed"]
-    seeds = sorted({seed for of in found for seed in str(of).split()}, key=int)
-    parts = [f"Profile {config.profile}"]
-    if seeds:
-        parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}")
+    parts = [f"Profile {config.profile}", *_seeds(tidy, config)]
     if "n" in tidy:
         parts.append(questions(tidy, config))
     if absent:
         listed = ", ".join(absent) if len(absent) <= _LISTED else f"{len(absent)} runs, see the report"
         parts.append(f"missing: {listed}")
     return " · ".join(parts)
+
+
+def _seeds(tidy: pd.DataFrame, config: Config) -> list[str]:
+    """`seeds 0–2; 0–4 for GRPO and RiskPO`: those of most algorithms, and of the others by name; none of none."""
+    trained = tidy[tidy["algorithm"] != BASE]
+    own: dict[str, set[int]] = {}
+    for algorithm, of in zip(trained["algorithm"], trained["seeds" if "seeds" in trained else "seed"], strict=True):
+        own.setdefault(algorithm, set()).update(map(int, str(of).split()))
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for algorithm, found in own.items():
+        groups.setdefault(tuple(sorted(found)), []).append(algorithm)
+    if not groups:
+        return []
+    most, *others = sorted(groups, key=lambda seeds: -len(groups[seeds]))
+    called = names(config) if others else {}
+    text = f"seed{'s' * (len(most) > 1)} {seed_list(most)}"
+    for seeds in others:
+        text += f"; {seed_list(seeds)} for {joined([called.get(of, of).partition(' (')[0] for of in groups[seeds]])}"
+    return [text]
+
+
+def seed_list(seeds: Sequence[int] | str) -> str:
+    """`0–4`, `0, 1` or `0, 2, 5` of seeds in ascending order, as numbers or as text with spaces between them."""
+    found = list(map(int, seeds.split())) if isinstance(seeds, str) else list(seeds)
+    if len(found) > 2 and found == list(range(found[0], found[-1] + 1)):
+        return f"{found[0]}–{found[-1]}"
+    return ", ".join(map(str, found))
 
 
 def questions(tidy: pd.DataFrame, config: Config) -> str:
@@ -111,12 +142,13 @@ def wide(
     digits: int = 2,
     rows: Sequence[str] = ("algorithm",),
 ) -> pd.DataFrame:
-    """A row for each algorithm (and what else `rows` names), a column for each of `columns`.
+    """A row for each algorithm (and what else `rows` names), a column for each of `columns`, and one for the seeds.
 
     Estimates are text; rows and columns are in their order of appearance.
 
     Args:
-        tidy: estimates with `value`, `low` and `high`; a column `mark`, if any, is put after them.
+        tidy: estimates with `value`, `low` and `high`; a column `mark`, if any, is put after them, and the training
+            `seeds`, if any, at the end of the row.
         names: what to call the algorithms.
         scale: what the estimates are multiplied with: 100 shows shares as percentages.
     """
@@ -124,7 +156,10 @@ def wide(
     texts = [cell(scale * value, scale * low, scale * high, digits) for value, low, high in estimates]
     marked = [f"{text}{mark}" for text, mark in zip(texts, tidy.get("mark", [""] * len(texts)), strict=True)]
     table = tidy.assign(text=marked).pivot(index=list(rows), columns=columns, values="text")
-    table = table[tidy[columns].unique()].fillna("–").reset_index().rename_axis(columns=None)
+    table = table[tidy[columns].unique()].fillna("–")
+    if "seeds" in tidy:
+        table["Seeds"] = tidy.groupby(list(rows))["seeds"].agg(_one_for_all)
+    table = table.reset_index().rename_axis(columns=None)
     positions = {name: {value: i for i, value in enumerate(tidy[name].unique())} for name in rows}
     order = pd.DataFrame({name: table[name].map(position) for name, position in positions.items()})
     table = table.loc[order.sort_values(list(rows)).index].reset_index(drop=True)
@@ -133,6 +168,12 @@ def wide(
     if columns == "difficulty":
         labels |= {difficulty: heading(difficulty) for difficulty in tidy[columns]}
     return table.rename(columns=labels)
+
+
+def _one_for_all(seeds: pd.Series[str]) -> str:
+    """The seeds of a row; where its cells have different ones, all of these."""
+    found = [seed_list(one) for one in seeds.unique() if one != "none"]
+    return " or ".join(found) or "–"
 
 
 def by_difficulty(
@@ -167,6 +208,32 @@ def tails(tidy: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     return wide(marked, names, columns="tail", rows=["algorithm", "step"])
 
 
+def pairs(tidy: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """`analysis.of_pairs` for readers: a row a pair, shares in percentage points and entropies in nats per token."""
+    both = list(zip(tidy["algorithm"], tidy["reference"], strict=True))
+    short = {of: name.partition(" (")[0] for of, name in names.items()}
+    called = {f"{ours} {theirs}": f"{short[ours]} − {short[theirs]}" for ours, theirs in both}
+    of = tidy.assign(algorithm=[" ".join(pair) for pair in both])
+    shares, entropies = of[of["metric"] != "entropy"], of[of["metric"] == "entropy"]
+    table = wide(shares, called, scale=100, digits=1).rename(columns={"Algorithm": "Pair"})
+    if len(entropies):
+        table.insert(len(table.columns) - 1, "Entropy", wide(entropies, called, digits=3)["entropy"])
+    return table
+
+
+def lengths(tidy: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Mean KL divergence within a step, with `learning_rate`: a row an algorithm, the longest steps first."""
+    ordered = tidy.sort_values("value", ascending=False, kind="stable")
+    table = wide(ordered, names, scale=1e3, digits=3)
+    table.insert(1, "Learning rate", [rate(of) for of in ordered["learning_rate"]])
+    return table.rename(columns={"kl/step": "KL within a step, 10⁻³ nats"})
+
+
+def of_settings(parts: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Tables of an ablation, whose rows are settings of one algorithm."""
+    return {title: table.rename(columns={"Algorithm": "Setting"}) for title, table in parts.items()}
+
+
 def tuning_table(outcomes: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """`tuning.outcomes` of several algorithms for readers: a row a candidate, the chosen one marked."""
     (reach,) = (str(column) for column in outcomes if str(column).startswith("pass_at_"))
@@ -176,7 +243,7 @@ def tuning_table(outcomes: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFra
         accuracy = cell(100 * row["accuracy"], 100 * row["low"], 100 * row["high"], 1)
         rows.append({
             "Algorithm": str(names.get(row["algorithm"], row["algorithm"])).partition(" (")[0],
-            "Learning rate": f"{row['learning_rate']:.2g}",
+            "Learning rate": rate(row["learning_rate"]),
             "Options": options or "–",
             "Accuracy, %": row["failure"] or accuracy,
             f"Pass@{reach.removeprefix('pass_at_')}, %": cell(100 * row[reach], digits=1),
@@ -193,15 +260,20 @@ def matched_table(matched: Sequence[Mapping[str, Any]], names: Mapping[str, str]
         {
             "Algorithm": names[row["algorithm"]].partition(" (")[0],
             "Matched to": names[row["other"]].partition(" (")[0],
-            "Learning rate": f"{row['learning_rate']:.2g}",
+            "Learning rate": rate(row["learning_rate"]),
             "KL within a step, 10⁻³ nats": cell(1e3 * row["ours"], digits=3),
             "The other's": cell(1e3 * row["theirs"], digits=3),
             "Ratio": cell(row["value"], row["low"], row["high"]),
-            "Seeds": ", ".join(row["seeds"].split()),
+            "Seeds": seed_list(row["seeds"]),
         }
         for row in matched
     ]
     return pd.DataFrame(rows)
+
+
+def rate(value: float) -> str:
+    """A learning rate as tables write it."""
+    return f"{value:.2g}"
 
 
 def as_markdown(table: pd.DataFrame) -> str:

@@ -54,8 +54,11 @@ def above(estimate: Interval, limit: float) -> Verdict:
 
 
 def matching(ratio: Interval, factor: float) -> Verdict:
-    """Whether a ratio is between 1/factor and the factor. Where it is not, what needs it to be cannot be told."""
-    return HOLDS if 1 / factor <= ratio.mean <= factor else OPEN
+    """Whether a ratio is between 1/factor and the factor: it is where the whole interval is.
+
+    It never fails: where it is not shown to hold, what needs it to was not tested.
+    """
+    return HOLDS if 1 / factor <= ratio.low and ratio.high <= factor else OPEN
 
 
 def best(lead: float, p_holm: float, level: float) -> Verdict:

@@ -91,6 +91,7 @@ def _metrics(config: Config, algorithm: str, seed: int, draws: np.random.Generat
         mask = torch.ones_like(tokens, dtype=torch.bool)
         rows.append({
             "algorithm": algorithm, "seed": seed, "step": step,
+            "kl/step": 1e-4 * (1 + step % 3), "learning_rate": config.train.learning_rate,
             **diagnostics.generation_metrics(rewards, difficulties, log_probs, lengths, finished, config.task.numbers),
             **diagnostics.bundle_metrics(rewards, rewards - rewards.mean(), log_probs, pairing, quantiles, config.risk),
             **diagnostics.risk_metrics(rewards, pairing, config.risk),

@@ -89,11 +89,21 @@ def test_cells_are_compared_on_the_seeds_that_all_have() -> None:
     assert set(gaps["seeds"]) == {"1"}
 
 
+def test_a_centre_alone_is_shown_unless_the_profile_asks_for_variants(study: config.Config) -> None:
+    alone, both = counts("riskpo", 0, 0.5), pd.concat([counts("riskpo", 0, 0.5), counts("neutral", 0, 0.4)])
+    estimates, gaps = ablations.compared(alone, ["Pass@1"], "riskpo", Resampler(50, 0.95))
+    assert (len(estimates), len(gaps)) == (1, 0)
+    assert ablations.without_variants(study, "omega", both) == ""
+    said = "No variant of riskpo in the ablation omega has runs in profile test: list some in runs.further_algorithms"
+    assert ablations.without_variants(study, "omega", alone).startswith(said)
+    asked = replace(study, runs=replace(study.runs, ablations=("omega",)))
+    with pytest.raises(DataError, match=said):
+        ablations.without_variants(asked, "omega", alone)
+
+
 def test_what_cannot_be_compared_is_named() -> None:
     frames = pd.concat([counts("riskpo", 0, 0.5), counts("neutral", 1, 0.4)])
     with pytest.raises(DataError, match="share no seed"):
         ablations.compared(frames, ["Pass@1"], "riskpo", Resampler(50, 0.95))
-    with pytest.raises(DataError, match="No variant of riskpo in this ablation has runs"):
-        ablations.compared(counts("riskpo", 0, 0.5), ["Pass@1"], "riskpo", Resampler(50, 0.95))
     with pytest.raises(ConfigError, match="The ablation 'gamma' is unknown; known are levels, bundle_size"):
         ablations.family("gamma")

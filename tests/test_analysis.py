@@ -208,6 +208,20 @@ def test_averages_of_different_questions_are_refused(resampler: Resampler) -> No
         analysis.macro_averages(part, ["entropy"], resampler, "grpo")
 
 
+def test_pairs_are_differences_corrected_for_the_pairs(resampler: Resampler) -> None:
+    right = np.random.default_rng(0).integers(0, 5, 40)
+    frames = (counts(right + more, 8, name) for name, more in (("grpo", 0), ("dapo", 1), ("riskpo", 3)))
+    scored, _ = analysis.measures(together(*frames), [1])
+    pairs = [["dapo", "grpo"], ["riskpo", "dapo"], ["nobody", "grpo"]]
+    found = analysis.of_pairs(scored, ["Pass@1"], pairs, resampler)
+    assert found[["algorithm", "reference", "value"]].to_numpy().tolist() == [
+        ["dapo", "grpo", 1 / 8], ["riskpo", "dapo", 2 / 8]
+    ]  # fmt: skip
+    assert_allclose(found["p_holm"], 2 * found["p"])
+    assert list(found.columns) == list(analysis.differences(scored, ["Pass@1"], "grpo", resampler).columns)
+    assert analysis.of_pairs(scored, ["Pass@1"], [["nobody", "grpo"]], resampler).empty
+
+
 def test_holm_steps_down() -> None:
     assert_allclose(analysis.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
     assert_allclose(analysis.holm([0.5, 0.9]), [1.0, 1.0])
@@ -245,11 +259,8 @@ def test_smoothing_averages_around_each_step_within_a_run() -> None:
     assert (smoothed.loc[smoothed["algorithm"] == "grpo", "x"] == 1.0).all()
 
 
-def test_what_was_not_recorded_is_named() -> None:
+def test_an_average_over_no_steps_is_refused() -> None:
     runs = steps("grpo", {"x": [1.0, 2.0]})
-    assert analysis.at_steps(runs, [2])["x"].tolist() == [2.0]
-    with pytest.raises(DataError, match="no records of step 999: choose of 1, 2"):
-        analysis.at_steps(runs, [1, 999])
     with pytest.raises(DataError, match="over 0 steps"):
         analysis.smooth(runs, 0)
 
@@ -341,6 +352,18 @@ def test_ratio_is_of_the_steps_and_seeds_that_both_have(resampler: Resampler) ->
     assert found["low"] == pytest.approx(2.0) and found["high"] == pytest.approx(2.0)  # blocks are resampled in pairs
     with pytest.raises(DataError, match="grpo and riskpo recorded different training steps"):
         analysis.ratio(together(ours[1].iloc[:-1], *theirs), "x", "grpo", "riskpo", resampler)
+
+
+def test_pairs_at_equal_accuracy_are_those_of_both(resampler: Resampler) -> None:
+    frame = together(*path("grpo", [0.1, 0.5]), *path("riskpo", [0.1, 0.3, 0.4]), *path("dapo", [0.1, 0.6]))
+    pairs = [["riskpo", "grpo"], ["riskpo", "dapo"], ["riskpo", "nobody"], ["nobody", "grpo"]]
+    found = analysis.of_pairs_at_equal_accuracy(frame, "entropy", pairs, resampler)
+    assert found[["algorithm", "reference", "metric"]].to_numpy().tolist() == [
+        ["riskpo", "grpo", "entropy"], ["riskpo", "dapo", "entropy"]
+    ]  # fmt: skip
+    alone = analysis.at_equal_accuracy(frame[frame["algorithm"] != "dapo"], "grpo", resampler)
+    assert found["value"].iloc[0] == one(alone, algorithm="riskpo", metric="difference")["value"]
+    assert analysis.of_pairs_at_equal_accuracy(frame, "entropy", [], resampler).empty
 
 
 def test_what_ends_no_better_than_it_started_is_not_compared(resampler: Resampler) -> None:

@@ -115,6 +115,13 @@ def test_rules_follow_the_ends_of_the_interval(low: float, high: float, higher: 
     assert verdicts.below(interval, 0.2) == below
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.7, 1.4, HOLDS), (1.0, 2.1, OPEN), (0.5, 1.2, OPEN), (2.0, 3.0, OPEN)]
+)
+def test_matched_is_what_the_whole_interval_says(low: float, high: float, verdict: str) -> None:
+    assert verdicts.matching(Interval((low + high) / 2, low, high), 1.5) == verdict
+
+
 def test_best_needs_significance_and_a_tail_a_sign() -> None:
     assert [verdicts.best(lead, p, 0.05) for lead, p in ((1, 0.01), (-1, 0.01), (1, 0.2))] == [HOLDS, FAILS, OPEN]
     changes = [Interval(-2, -3, -1), Interval(2, 1, 3), Interval(1, -1, 3), Interval(*[float("nan")] * 3)]
@@ -217,6 +224,15 @@ def test_best_of_all_baselines(
     assert (found["verdict"], found["measured"].partition(" (corrected")[0]) == (verdict, against)
     assert found["also"].count("percentage points") == 2
     assert found["missing"].startswith("dr_grpo-0, dr_grpo-1, dr_grpo-2, focal-0")
+
+
+def test_further_estimates_name_their_seeds_where_they_are_others(study: Config) -> None:
+    frames = [*answers("grpo", (-8, -8, -8)), *answers("dapo", (-9, -9, -9))[:2]]
+    write(study, "counts", base(), *answers("riskpo"), *frames)
+    found = row(study, "best_method")
+    assert (found["measured"].partition(" (corrected")[0], found["seeds"]) == ("RiskPO − GRPO", "0 1 2")
+    assert found["also"].startswith("RiskPO − DAPO") and found["also"].endswith("(holds, seeds 0, 1)")
+    assert claims._basis(found) == "seeds 0–2 · 16 questions × 64 responses" + f" · missing: {found['missing']}"
 
 
 @pytest.mark.parametrize(
@@ -323,13 +339,16 @@ def test_another_centre_is_not_the_papers(study: Config) -> None:
 # Claims about training
 
 
-def training(algorithm: str, columns: Mapping[str, float], more: Sequence[float] = NONE) -> list[pd.DataFrame]:
+def training(
+    algorithm: str, columns: Mapping[str, float], more: Sequence[float] = NONE, rate: float = 1e-4
+) -> list[pd.DataFrame]:
     """Metrics of 40 steps that scatter alike in all algorithms, each raised by hundredths for each seed."""
     steps = np.arange(1, 41)
     frames = []
     for seed, by in zip(SEEDS, more, strict=True):
         values = {name: value + by / 100 + 0.01 * np.sin(steps + seed) for name, value in columns.items()}
-        frames.append(pd.DataFrame({"algorithm": algorithm, "seed": seed, "step": steps, **values}))
+        about = {"algorithm": algorithm, "seed": seed, "step": steps, "learning_rate": rate, "kl/step": 200.0}
+        frames.append(pd.DataFrame(about | values))
     return frames
 
 
@@ -350,7 +369,7 @@ def test_lower_tail_at_equal_reward(
 ) -> None:
     ours = training("riskpo", {"reward/mean": 0.3}, reward)
     raised = training("riskpo", {name: value + tail for name, value in TAIL.items()})
-    joined = [one.merge(other, on=["algorithm", "seed", "step"]) for one, other in zip(ours, raised, strict=True)]
+    joined = [one.assign(**{name: other[name] for name in TAIL}) for one, other in zip(ours, raised, strict=True)]
     write(study, "metrics", *joined, *training("grpo", {"reward/mean": 0.3, **TAIL}))
     found = row(study, "lower_tail")
     assert (found["verdict"], found["measured"]) == (verdict, measured)
@@ -363,7 +382,7 @@ def test_margin_of_the_lower_tail_is_that_of_the_bundles_it_is_measured_by(study
     """At most .05 of five questions' score is too little to matter, whatever bundles RiskPO itself learns from."""
     study = replace(study, algorithms={**study.algorithms, "riskpo": {"bundle_size": size}})
     parts = zip(training("riskpo", {"reward/mean": 0.3}), training("riskpo", TAIL, (5, -4, 0)), strict=True)
-    ours = [one.merge(other, on=["algorithm", "seed", "step"]) for one, other in parts]
+    ours = [one.assign(**{name: other[name] for name in TAIL}) for one, other in parts]
     write(study, "metrics", *ours, *training("grpo", {"reward/mean": 0.3, **TAIL}))
     assert row(study, "lower_tail")["verdict"] == FAILS
 
@@ -485,6 +504,25 @@ def test_frontier(study: Config, ours: Sequence[Any], theirs: Any, verdict: str)
     assert found["also"].str.contains("− Focal: ").all()
 
 
+@pytest.mark.parametrize(("kl", "times"), [(50, "0.25 [0.25, 0.25]"), (4000, "20.0 [20.0, 20.0]"), (200, None)])
+def test_stratified_bundles_beside_grpo_with_the_length_of_both_steps(study: Config, kl: float, times: str) -> None:
+    write(
+        study,
+        "evaluations",
+        *path("riskpo_stratified", START, [SPREAD] * 3, 0.4),
+        *path("grpo", START, [HALF] * 3, 0.4),
+    )
+    assert row(study, "stratified_against_grpo")["confound"] == ""  # nothing was recorded of the steps
+    steps = training("riskpo_stratified", {"kl/step": kl}, rate=3e-5), training("grpo", {"kl/step": 200})
+    write(study, "metrics", *(frame for of in steps for frame in of))
+    found = row(study, "stratified_against_grpo")
+    assert (found["verdict"], found["measured"]) == (HOLDS, "Pass@64, RiskPO, stratified − GRPO")
+    confound = f"A confound: the KL divergence within a step was {times} times the other's (learning rates 3e-05 and "
+    assert found["confound"] == (f"{confound}0.0001)" if times else "")
+    shown = claims.as_table(pd.DataFrame([found])).iloc[0]["Here"]
+    assert shown.endswith(f"percentage points. {found['confound']}" if times else "percentage points")
+
+
 @pytest.mark.parametrize(
     ("more", "verdict"), [(NONE, HOLDS), (CERTAIN, FAILS), (UNSURE, OPEN), ((0.4, 0.2, 0.3), HOLDS)]
 )
@@ -509,6 +547,17 @@ def test_steps_that_were_not_matched_in_training_test_nothing(
     found = row(study, "risk_neutral")
     shown = f"{found['measured']}: {found['value']:.0f}" if alike == OPEN else found["also"]
     assert f"KL within a step, matched Dr. GRPO's of RiskPO's: {step / 2:.0f}" in shown
+    assert "Pass@1, RiskPO − matched Dr. GRPO" in f"{found['measured']} {found['also']}"
+
+
+def test_steps_that_are_matched_on_average_only_test_nothing(study: Config) -> None:
+    """The whole interval decides, here too: 100 to 300 against 200 in three seeds."""
+    scattered = training("dr_grpo_matched", {"kl/step": 200}, (-10_000, 10_000, 0))
+    write(study, "metrics", *training("riskpo", {"kl/step": 200}), *scattered)
+    write(study, "counts", base(), *answers("riskpo", CERTAIN), *answers("dr_grpo_matched"))
+    found = row(study, "risk_neutral")
+    assert (found["verdict"], found["measured"]) == (OPEN, "KL within a step, matched Dr. GRPO's of RiskPO's")
+    assert found["value"] == pytest.approx(100, abs=1) and "Pass@1" in found["also"]
 
 
 def test_risk_neutral_needs_a_matched_step(study: Config) -> None:
@@ -558,6 +607,7 @@ def test_missing_runs_are_named_and_the_others_decided(whole: Config) -> None:
         "bundle_size": "riskpo with another B",
         "omega": "riskpo with another ω",
         "risk_neutral": "dr_grpo with matched_to riskpo",
+        "stratified_against_grpo": "riskpo_stratified",
         "frontier_riskpo_stratified": "riskpo_stratified, max_rl, focal",
         "frontier_mvar_accuracy": "mvar_accuracy, max_rl, focal",
         "frontier_mvar_log_accuracy": "mvar_log_accuracy, max_rl, focal",
@@ -587,7 +637,7 @@ def test_same_records_give_the_same_bytes(whole: Config, capsys: pytest.CaptureF
         assert claims.main() == 0
         made.append([(whole.results / f"claims.{of}").read_bytes() for of in ("csv", "md")])
     assert made[0] == made[1]
-    assert capsys.readouterr().out.splitlines()[0] == "The verdicts on 18 claims are in results/test/claims.md."
+    assert capsys.readouterr().out.splitlines()[0] == "The verdicts on 19 claims are in results/test/claims.md."
 
 
 def test_what_was_written_reads_back(whole: Config) -> None:
@@ -610,10 +660,17 @@ def test_table_for_readers(whole: Config) -> None:
     assert first["Claim (source)"] == "RiskPO keeps more entropy than GRPO. (Theorem 2, Fig. 5)"
     assert first["Here"].startswith("RiskPO − GRPO: ") and first["Here"].endswith("] nats per token")
     text = (whole.results / "claims.md").read_text()
-    assert text.startswith("# The claims: verdicts at the scale of profile test\n\nOf 18 claims ")
-    assert "10 are not measured in this profile" in text
+    assert text.startswith("# The claims: verdicts at the scale of profile test\n\nOf 19 claims ")
+    assert "11 are not measured in this profile" in text
     assert "seeds 0, 1 · 16 questions × 64 responses" in text
     assert "nan" not in text and "<NA>" not in text
+
+
+def test_claims_are_counted() -> None:
+    frame = pd.DataFrame({"verdict": [HOLDS, FAILS, FAILS, OPEN], "strict": [HOLDS, OPEN, FAILS, OPEN]})
+    said = "Of 4 claims 1 hold, 2 do not hold, 1 cannot be told at this scale."
+    assert claims.counted(frame) == f"{said} Strictly, 1 more cannot be told."
+    assert claims.counted(frame.assign(strict=frame["verdict"])) == said
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Whole runs: stopped, killed, damaged, mixed up."""
 
+import importlib.util
 import json
 import os
 import random
@@ -170,6 +171,27 @@ def test_the_manifest_says_who_and_where(settings, base_model, tmp_path):
     assert manifest["status"] == "finished" and manifest["wall_seconds"] > 0
     assert manifest["identity"]["seed"] == 3 and manifest["identity"]["train"]["steps"] == settings.train.steps
     assert manifest["versions"]["torch"] == torch.__version__ and manifest["hardware"]["cores"] == os.cpu_count()
+    assert (manifest["versions"]["vllm"] is None) == (importlib.util.find_spec("vllm") is None)
+
+
+def test_what_a_run_writes_is_no_change_of_the_code(tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+
+    written = ("params.yaml", "dvc.lock", "results/quick/report.md")
+    for name in (*written, "code/one.py", "code/two.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    assert runs.changes(tmp_path) is None
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "all")
+    for name in (*written, "results/quick/new.csv"):
+        (tmp_path / name).write_text("2")
+    assert runs.changes(tmp_path / "code") == []
+    (tmp_path / "code/two.py").write_text("2")
+    (tmp_path / "code/three.py").write_text("3")
+    assert runs.changes(tmp_path / "code") == ["code/three.py", "code/two.py"]
 
 
 def test_an_unwritable_folder_is_named(settings, base_model, tmp_path):

@@ -19,7 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from riskpo_study import config
 from riskpo_study.errors import ConfigError
-from riskpo_study.notebooks import check_parameters, chosen_reference
+from riskpo_study.notebooks import check_parameters, check_steps, check_task, chosen_reference
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -105,6 +105,54 @@ def test_check_names_the_unknown_parameter_and_the_known() -> None:
     check_parameters("algoritm", "seed", history=["", injected])
     check_parameters("seed", history=["", "algoritm = 1"])  # typed in JupyterLab, not set by papermill
     check_parameters("seed")  # outside of IPython there is nothing to check
+
+
+@pytest.mark.parametrize(
+    ("default", "given", "message"),
+    [
+        ("steps = []", "steps = 60", r"steps = 60 is of type int, its default \[\] of type list"),
+        ("seed = 0  # of the bootstrap", "seed = '1'", "seed = '1' is of type str, its default 0 of type int"),
+        ("interactive = True", "interactive = 1", "interactive = 1 is of type int, its default True of type bool"),
+        ("steps = []", "steps = float('nan')", "steps = float"),
+    ],
+)
+def test_a_parameter_of_another_type_is_refused(default: str, given: str, message: str) -> None:
+    name = default.partition(" ")[0]
+    with pytest.raises(ConfigError, match=message):
+        check_parameters(name, history=["", default, f"# Parameters\n{given}\n", "%matplotlib inline"])
+
+
+def test_a_parameter_of_the_same_type_is_taken() -> None:
+    check_parameters("accuracy", history=["%load_ext one", "accuracy = 0.3", "# Parameters\naccuracy = 1\n"])
+    check_parameters("steps", history=["steps = []", "# Parameters\nsteps = [60]\n"])
+
+
+@pytest.mark.parametrize("steps", [60, "60", [61], [60, "120"]])
+def test_steps_must_have_records(steps: object) -> None:
+    with pytest.raises(ConfigError, match=r"steps = .*; choose of \[0, 60, 120\]"):
+        check_steps(steps, [0, 60, 120])
+
+
+def test_steps_with_records_are_taken() -> None:
+    check_steps([], [0, 60])
+    check_steps([60], [0, 60])
+
+
+def test_task_must_be_another_profile_with_records(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    settings = config.load()
+    with pytest.raises(ConfigError, match=r"task = 'other' has no records; profiles with records are none yet \(make"):
+        check_task(settings, "other")
+    for profile in ("test", "other", "third"):
+        (project / "results" / profile / "records").mkdir(parents=True)
+        (project / "results" / profile / "records" / "counts.parquet").touch()
+    check_task(settings, "other")
+    with pytest.raises(ConfigError, match="task = 'fourth' has no records; profiles with records are other, third"):
+        check_task(settings, "fourth")
+    with pytest.raises(
+        ConfigError, match="task = 'test' is the present profile itself; choose another .*: other, third"
+    ):
+        check_task(settings, "test")
 
 
 def test_reference_must_have_runs_and_is_chosen_where_none_is_named() -> None:

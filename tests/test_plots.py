@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic import records
 
-from riskpo_study import analysis, contrasts, plot_parts, plots, tables
+from riskpo_study import analysis, contrasts, plot_parts, plots, report, tables
 from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.config import Config
 from riskpo_study.plots import Panel
@@ -186,11 +186,61 @@ def test_everything_is_labelled_and_nothing_cut_off(
         assert figure.get_suptitle().startswith("Profile test · seed")
 
 
-@pytest.mark.parametrize(("count", "lines"), [(2, 2 * (2 + 1)), (16, 16)])
-def test_seeds_are_drawn_thin_unless_there_are_too_many_algorithms(count: int, lines: int) -> None:
-    runs = pd.MultiIndex.from_product([list(ALGORITHMS)[:count], [0, 1], [1, 2]], names=["algorithm", "seed", "step"])
-    figure = plots.training(runs.to_frame(index=False).assign(x=1.0), [Panel("x", "x", "units")], {}, "note")
-    assert len(figure.axes[0].lines) == lines
+@pytest.mark.parametrize(
+    ("count", "seeds", "lines", "bands", "key"),
+    [
+        (2, (0, 1), 2 * (2 + 1), 0, "bold: mean over seeds, thin: each seed"),
+        (2, (0,), 2, 0, "lines: one seed each"),
+        (16, (0, 1), 16, 2, "lines: means over seeds, bands: range of the seeds of grpo and riskpo only"),
+    ],
+)
+def test_seeds_are_drawn_thin_or_where_algorithms_are_too_many_as_the_range_of_some(
+    count: int, seeds: tuple[int, ...], lines: int, bands: int, key: str
+) -> None:
+    runs = pd.MultiIndex.from_product([list(ALGORITHMS)[:count], seeds, [1, 2]], names=["algorithm", "seed", "step"])
+    frame = runs.to_frame(index=False)
+    figure = plots.training(frame.assign(x=frame["seed"] + 1.0), [Panel("x", "x", "units")], {}, "note")
+    axis = figure.axes[0]
+    assert (len(axis.lines), len(axis.collections), figure.get_label()) == (lines, bands, key)
+    assert figure.get_suptitle().replace("\n", " ") == f"note · {key}"
+    for band in axis.collections:
+        assert band.get_datalim(axis.transData).intervaly.tolist() == [1.0, 2.0]
+
+
+def estimated(algorithms: list[str]) -> pd.DataFrame:
+    metrics = pd.MultiIndex.from_product([algorithms, ["x", "y"], [0, 10]], names=["algorithm", "metric", "step"])
+    frame = metrics.to_frame(index=False).assign(difficulty="all", value=0.5)
+    return frame.assign(low=0.4, high=0.7)
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_captions_say_whose_intervals_are_drawn(crowded: bool) -> None:
+    """In bands along a curve and in bars at the ends of a path: those of all, or of the followed among many."""
+    shown = list(ALGORITHMS) if crowded else ["grpo", "dapo"]
+    tidy, names = estimated(shown), {"grpo": "GRPO", "riskpo": "RiskPO (baseline group)"}
+    curves = plots.learning_curves(tidy[tidy["metric"] == "x"], names, "note")
+    paths = plots.trajectories(tidy, Panel("x", "x", "units"), Panel("y", "y", "units"), names, "note")
+    drawn = [name for name in shown if not crowded or name in analysis.FOLLOWED]
+    assert len(curves.axes[0].collections) == len(drawn)
+    assert sum(len(bars.lines[2]) for bars in paths.axes[0].containers) == 2 * len(drawn)
+    whose = "of GRPO, RiskPO and riskpo_stratified only" if crowded else "of each algorithm alone"
+    assert curves.get_label() == f"bands: intervals {whose}"
+    assert paths.get_label() == f"bars at the ends: intervals {whose}"
+
+
+def test_many_unfollowed_algorithms_have_no_intervals_and_the_caption_says_so() -> None:
+    tidy = estimated([f"mine_{i}" for i in range(9)])
+    figure = plots.learning_curves(tidy[tidy["metric"] == "x"], {}, "note")
+    assert not figure.axes[0].collections
+    assert figure.get_label() == "bands: intervals of none of so many algorithms"
+
+
+def test_a_figure_keeps_how_to_read_it(tmp_path: Path) -> None:
+    figure = plot_parts.finish(draw(), [], "note", "bands: a < b")
+    plots.save(figure, tmp_path, "figure")
+    assert report._description((tmp_path / "figure.svg").read_text()) == "bands: a < b"
+    plots.save(draw(), tmp_path, "other")
+    assert report._description((tmp_path / "other.svg").read_text()) == ""
 
 
 def test_the_bold_line_is_the_mean_over_seeds() -> None:

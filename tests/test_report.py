@@ -17,7 +17,8 @@ import pytest
 import yaml
 from synthetic import records
 
-from riskpo_study import claims, compare, config, findings, report, tables, tuning
+from riskpo_study import claims, compare, config, findings, presets, report, tables, tuning
+from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.config import Config
 from riskpo_study.errors import DataError
 from riskpo_study.findings import Study
@@ -41,7 +42,7 @@ def project(folder: Path) -> Path:
     return folder
 
 
-def run(*names: str, **parameters: str) -> None:
+def run(*names: str, **parameters: object) -> None:
     """Execute the code cells of notebooks in the working directory, the first of them with other `parameters`."""
     for name in names:
         cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
@@ -86,8 +87,32 @@ def test_notebooks_make_what_the_report_shows(study: Config) -> None:
     assert figures == {f"{s.folder}/{figure.name}.svg" for s in sections for figure in s.figures}
     assert all((study.results / "figures" / name).with_suffix(".png").is_file() for name in figures)
     for section in sections:
-        for table in section.tables:
+        for table in set(section.tables) - {"pairs"}:  # of algorithms that have no runs here
             assert (study.results / "tables" / section.folder / f"{table}.csv").is_file()
+
+
+def test_pairs_are_compared_where_both_have_runs(study: Config) -> None:
+    with mpl.rc_context():
+        run("06_passk", pairs=[["riskpo", "grpo"], ["riskpo_stratified", "max_rl"]])
+    folder = study.results / "tables" / "06_passk"
+    _, parts = tables.read_parts(folder / "pairs.md")
+    assert list(parts) == ["After training", "Pass@4 at equal accuracy"]
+    assert parts["After training"]["Pair"].tolist() == ["RiskPO − GRPO"]
+    assert list(parts["After training"]) == ["Pair", "Pass@1", "Pass@4", "Pass@8", "Entropy", "Seeds"]
+    pair, gaps = tables.read(folder / "pairs.csv"), tables.read(folder / "differences.csv")
+    assert pair is not None and gaps is not None
+    shares, same = pair[pair["metric"] != "entropy"], gaps[gaps["algorithm"] == "riskpo"]
+    assert shares[["metric", "value"]].to_numpy().tolist() == same[["metric", "value"]].to_numpy().tolist()
+
+
+def test_ablations_run_on_their_defaults_where_a_profile_has_none(
+    study: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mpl.rc_context():
+        run("08_ablation")
+    assert "No variant of riskpo in the ablation omega has runs in profile test: list some" in capsys.readouterr().out
+    assert not (study.results / "tables" / "08_ablation").exists()
+    assert not (study.results / "figures" / "08_ablation").exists()
 
 
 def test_table_of_pass_at_k_says_what_it_rests_on(study: Config) -> None:
@@ -156,7 +181,8 @@ def test_report_has_every_figure_with_its_caption_and_sentence(study: Config) ->
     text = report.as_markdown(report.compose(study))
     for section in SHOWN:
         for figure in section.figures:
-            assert figure.caption in text
+            caption = figure.caption if isinstance(figure.caption, str) else figure.caption(Study(study))
+            assert caption in text
             assert figure.finding is not None
             assert figure.finding(Study(study)) in text
     linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
@@ -247,9 +273,17 @@ def test_verdicts_follow_the_intervals(study: Config) -> None:
     assert found.split("; ") == [*expected, "not shown to differ: DAPO 1 [0, 2] and the base model 0 [−1, 1]"]
 
 
-def test_long_lists_name_the_ends(study: Config) -> None:
+def test_long_lists_name_the_ends_and_the_followed(study: Config) -> None:
     many = rows(*((name, value, value, value) for value, name in enumerate(["rloo", "grpo", "gpg", "dapo", "gspo"])))
-    assert Study(study).listed(many.iloc[::-1], digits=0) == "5 of them, from RLOO 0 [0, 0] to GSPO 4 [4, 4]"
+    said = "5 of them, from RLOO 0 [0, 0] to GSPO 4 [4, 4], with GRPO 1 [1, 1]"
+    assert Study(study).listed(many.iloc[::-1], digits=0) == said
+    assert Study(study).listed(many[many["algorithm"] != "grpo"], digits=0).endswith("DAPO 3 [3, 3] and GSPO 4 [4, 4]")
+
+
+def test_an_interval_that_reads_as_holding_0_shows_nothing(study: Config) -> None:
+    nearly = rows(("grpo", -0.01, -0.02, -0.004), ("riskpo", 0.01, 0.004, 0.02))
+    assert Study(study).verdict(nearly).startswith("not shown to differ: GRPO −0.01 [−0.02, 0.00]")
+    assert Study(study).verdict(nearly, digits=3).startswith("higher: RiskPO 0.010 [0.004, 0.020]; lower: GRPO")
 
 
 def test_comparison_says_what_is_shown(study: Config) -> None:
@@ -273,7 +307,7 @@ def test_equal_accuracy_names_its_reference(study: Config) -> None:
     assert text.startswith(
         "Minus GRPO, in nats per token, where both first reach the lower of the accuracies that they"
     )
-    assert tables.cell(gap["value"], gap["low"], gap["high"]) in text
+    assert tables.cell(gap["value"], gap["low"], gap["high"], 3) in text
 
 
 def test_equal_accuracy_names_what_never_learned(study: Config) -> None:
@@ -347,10 +381,127 @@ def test_matched_steps_are_told(study: Config) -> None:
     study = replace(study, runs=replace(study.runs, further_algorithms=("matched", "riskpo")))
     found = list(report._matched(tuning.so_far(study)))
     table = tables.matched_table(found, tables.names(study))
-    assert table.to_numpy().tolist() == [["GRPO", "RiskPO", "0.0001", "0.300", "0.200", "1.50 [1.50, 1.50]", "2"]]
+    assert table.to_numpy().tolist() == [
+        ["GRPO, RiskPO's step", "RiskPO", "0.0001", "0.300", "0.200", "1.50 [1.50, 1.50]", "2"]
+    ]
+
+
+def beside_grpo(study: Config, rates: tuple[float, float]) -> Study:
+    """With tables of stratified bundles, RiskPO and GRPO, the first two at one rate and GRPO at another."""
+    ours, theirs = rates
+    folder = study.results / "tables"
+    compared = rows(("riskpo_stratified", 0.1, 0.05, 0.15), ("riskpo", 0.2, -0.1, 0.4))
+    metrics = [compared.assign(metric=metric, difficulty="all", reference="grpo") for metric in ("Pass@1", "Pass@8")]
+    tables.save(folder / "06_passk", "differences", pd.concat(metrics))
+    tables.save(folder / "06_passk", "equal_accuracy", compared.iloc[:1].assign(metric="difference", reference="grpo"))
+    steps = rows(("riskpo_stratified", 1e-4, 1e-4, 2e-4), ("riskpo", 2e-4, 1e-4, 3e-4), ("grpo", 1e-3, 9e-4, 2e-3))
+    tables.save(folder / "04_entropy", "steps", steps.assign(metric="kl/step", learning_rate=[ours, ours, theirs]))
+    return Study(study)
+
+
+def test_the_length_of_steps_stands_beside_what_stratified_bundles_reach(study: Config) -> None:
+    text = findings.stratified(beside_grpo(study, (3e-5, 1e-4)))
+    assert text == (
+        "Minus GRPO, in percentage points: Pass@1, higher: RiskPO, stratified 10.0 [5.0, 15.0]. Pass@8, higher: "
+        "RiskPO, stratified 10.0 [5.0, 15.0]. Pass@4 at equal accuracy, higher: RiskPO, stratified 10.0 [5.0, 15.0]. "
+        "**A confound**: each trained at the rate that it was tuned to, and their steps differ in length. KL "
+        "divergence within a step, in 10⁻³ nats: RiskPO, stratified 0.100 [0.100, 0.200] at the learning rate 3e-05 "
+        "and GRPO 1.000 [0.900, 2.000] at the learning rate 0.0001. None of the runs compared here has GRPO with steps "
+        "of that length. Others at the rate of RiskPO, stratified: Pass@8, not shown to differ: RiskPO 20.0 "
+        "[−10.0, 40.0]."
+    )
+    outcomes = pd.DataFrame({"learning_rate": [3e-5, 1e-4], "pass_at_32": [0.6, 0.5], "chosen": [True, False]})
+    outcomes = outcomes.assign(options="", failure="", low=0.0, high=1.0, entropy=0.5, kl_step=1e-4)
+    for name, accuracy in (("grpo", [0.18, 0.2]), ("riskpo_stratified", [0.17, 0.14])):
+        file = tuning.path(study, name)
+        file.parent.mkdir(exist_ok=True)
+        outcomes.assign(algorithm=name, accuracy=accuracy).to_csv(file, index=False)
+    assert findings.stratified(Study(study)).endswith(
+        " In the tuning, one run each, RiskPO, stratified against GRPO at the same rates: accuracy and Pass@32, in %, "
+        "at 3e-05 17.0 and 60.0 against 18.0 and 60.0; at 0.0001 14.0 and 50.0 against 20.0 and 50.0."
+    )
+
+
+def test_equal_rates_are_no_confound(study: Config) -> None:
+    assert "confound" not in findings.stratified(beside_grpo(study, (1e-4, 1e-4)))
+
+
+def test_every_algorithm_is_described_and_ours_are_told_from_riskpo(study: Config) -> None:
+    names = ("grpo", "riskpo", "riskpo_stratified")
+    study = replace(study, runs=replace(study.runs, algorithms=names))
+    table = presets.as_table(study, tables.names(study), None).set_index("Algorithm")
+    assert table.loc["GRPO", ["Risk measure and bundles", "Other options"]].tolist() == [
+        "–", "clip_low 0.2, clip_high 0.2",
+    ]  # fmt: skip
+    own = ALGORITHMS["riskpo_stratified"].risk
+    assert own is not None
+    said = f"α {own['alpha']:g}, β {own['beta']:g}, ω {own['omega']:g}, B 5"
+    assert table.loc["RiskPO, stratified", "Risk measure and bundles"] == said
+    assert "credit marginal, bundling stratified" in table.loc["RiskPO, stratified", "Other options"]
+    assert presets.ours(study, tables.names(study)) == (
+        "With what the paper's RiskPO has in brackets: RiskPO, stratified, with stratified bundles (ours): "
+        "α 0.45 (0.2), ω 1 (0.5), credit marginal (shared), bundling stratified (random)."
+    )
+    every = replace(study, runs=replace(study.runs, algorithms=tuple(ALGORITHMS)))
+    table = presets.as_table(every, tables.names(every), None).set_index("Key")["Risk measure and bundles"]
+    assert table["`mvar_accuracy`"] == "α 0.45, β 0.8, ω 1" and table["`riskpo_released`"].endswith("ω 3.5, B 5")
+    assert presets.ours(replace(study, runs=replace(study.runs, algorithms=names[:2])), tables.names(study)) == ""
+
+
+def test_captions_hold_what_the_figures_say_of_themselves(study: Config) -> None:
+    text = report.as_markdown(report.compose(study))
+    assert (
+        "the same for all algorithms. Left, bold: mean over seeds, thin: each seed; right, bands: intervals of each"
+        in text
+    )
+    assert (
+        "What accuracy costs" in text and "of Pass@4 and Avg@4 on 8 questions: not of Pass@8 and Pass@1 on all" in text
+    )
+    assert "that the update learns from. Bold: mean over seeds" in text  # nobody samples dynamically
+    more = replace(study, runs=replace(study.runs, algorithms=("grpo", "dapo", "quantile_baseline")))
+    assert findings.what_the_bundles_are_of(Study(more)).endswith(
+        "learns from: DAPO and QAE, which sample dynamically, leave out those that are always or never solved."
+    )
+
+
+def test_runs_that_repeat_others_are_named(study: Config) -> None:
+    options = {**study.algorithms, "same": {"preset": "riskpo", "baseline": "group"}, "other": {"preset": "riskpo"}}
+    options["other"]["omega"] = 1.0
+    runs = replace(study.runs, further_algorithms=("same", "other"), further_seeds=(1, 2))
+    assert report._repeats(replace(study, algorithms=options, runs=runs)) == ["same-1"]
 
 
 # Tables
+
+
+def test_seeds_are_told_exactly(study: Config) -> None:
+    assert [tables.seed_list(seeds) for seeds in ("0 1", "0 1 2 3", "0 2 3", "5")] == ["0, 1", "0–3", "0, 2, 3", "5"]
+    named = ("grpo", "riskpo", "dapo", "gspo")
+    tidy = pd.DataFrame({"algorithm": [BASE, *named], "seeds": ["none", "0 1 2 3", "0 1 2 3", "0 1 2", "3 4"]})
+    assert tables.basis(tidy, study) == "Profile test · seeds 0–3; 0–2 for DAPO; 3, 4 for GSPO"
+    records = pd.DataFrame({"algorithm": ["grpo", "grpo", "dapo"], "seed": [0, 1, 0]})
+    assert tables.basis(records, study) == "Profile test · seeds 0, 1; 0 for DAPO"
+    assert tables.basis(records[:0], study) == "Profile test"
+
+
+def test_tables_have_a_column_of_seeds() -> None:
+    frame = pd.DataFrame({
+        "algorithm": [BASE, "grpo", "grpo", "dapo", "dapo"], "metric": ["a", "a", "b", "a", "b"],
+        "value": 0.5, "low": 0.5, "high": 0.5, "seeds": ["none", "0 1 2", "0 1 2", "0", "1"],
+    })  # fmt: skip
+    assert tables.wide(frame, {})["Seeds"].tolist() == ["–", "0–2", "0 or 1"]
+
+
+def test_a_variant_is_called_after_the_step_that_it_is_matched_to(study: Config) -> None:
+    options = {**study.algorithms, "matched": {"preset": "dr_grpo", "matched_to": "riskpo"}}
+    runs = replace(study.runs, algorithms=("riskpo", "dr_grpo"), further_algorithms=("matched",), further_seeds=(2,))
+    tuned = replace(study, algorithms=options, runs=runs, tuning=replace(study.tuning, candidates=TWO_RATES))
+    assert tables.names(tuned)["matched"] == "Dr. GRPO, RiskPO's step"
+    assert tables.compared(tuned) == ["riskpo", "dr_grpo", "matched"]
+    assert tables.compared(study) == ["grpo", "riskpo"]
+
+
+TWO_RATES = ({"learning_rate": 1e-5}, {"learning_rate": 1e-4})
 
 
 def test_tables_below_each_other_may_be_none() -> None:
@@ -471,8 +622,13 @@ def test_verdicts_come_first_and_tuning_last(study: Config) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)
     text = report.as_markdown(report.compose(study))
-    order = [text.index(f"\n## {title}\n") for title in ("What holds of the claims", "Right answers", "Tuning")]
+    titles = ("What holds of the claims", "In short", "The algorithms", "Right answers", "Tuning")
+    order = [text.index(f"\n## {title}\n") for title in titles]
     assert order == sorted(order)
+    decided = claims.read(study)
+    assert decided is not None and f"**{claims.counted(decided)}**" in text
+    ends = "beyond which a better rate may lie, chose: GRPO (0.0002, its largest), RiskPO (0.0001, its smallest)."
+    assert ends in text
     assert "| RiskPO keeps more entropy than GRPO. (Theorem 2, Fig. 5) |" in text
     assert "| RiskPO | 0.0001 | baseline batch | 30.0 [20.0, 40.0] | 60.0 | 0.50 | 0.100 | chosen |" in text
     assert "| RiskPO | 0.0002 | – | step 3: the loss is nan |" in text
