@@ -6,7 +6,8 @@ function of a `Study`; `report` puts them below the titles of the figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from copy import copy
 
 import pandas as pd
@@ -380,7 +381,8 @@ def tolerance(study: Study) -> str:
     parts = []
     for drift in tolerated["drift"].unique():
         part = tolerated[tolerated["drift"] == drift]
-        ends = " to ".join(f"{end:.0f}" for end in (part["steps"].min(), part["steps"].max()))
+        least, most = part["steps"].min(), part["steps"].max()
+        ends = f"{least:.0f} to {most:.0f}" if most < math.inf else f"{least:.0f} or more"
         parts.append(f"at {1000 * drift:g} ‰ a step {ends} ({part['rule'].iloc[0]:.0f})")
     return f"{text}{'; '.join(parts)}."
 

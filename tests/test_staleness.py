@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
@@ -11,8 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riskpo_study import explain, plots, question_weights, scale_plots, seeds, staleness
+from riskpo_study import config, explain, findings, plots, question_weights, scale_plots, seeds, staleness, tables
 from riskpo_study.config import Risk
+from riskpo_study.findings import Study
 
 MEASURE = Risk(alpha=0.2, beta=0.8, omega=0.5, bundle_size=5)
 FRESH = "all that old"
@@ -174,3 +177,25 @@ def test_the_figures_show_what_they_are_given() -> None:
         learned = staleness.learning(explain.accuracies(0.3, 50), MEASURE, [0, 8], [1, 3], 5, 1, seed=0)
         assert [len(axis.lines) for axis in scale_plots.learning(learned, "note").axes] == [3, 3]
         mpl.pyplot.close("all")
+
+
+def test_the_report_says_what_the_tables_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(config.root() / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    study = Study(config.load())
+    saved = study.config.results / "tables" / "12_scale"
+    drift = pd.DataFrame({"algorithm": ["grpo", "riskpo"], "drift": [0.002, 0.001], "rule": [25.0, 50.0]})
+    tables.save(saved, "drift", drift)
+    steps = {"tracker": ["a", "b"] * 2, "drift": [0.005] * 2 + [0.01] * 2, "steps": [11.2, 14, 6, math.inf]}
+    tables.save(saved, "tolerated", pd.DataFrame(steps | {"rule": [10] * 2 + [5] * 2}))
+    assert findings.tolerance(study) == (
+        "The fastest change of accuracy in this profile, GRPO's, is 2.00 ‰ a step, of which RiskPO's quantiles tolerate "
+        "25 steps by the rule. Simulated (by the rule): at 5 ‰ a step 11 to 14 (10); at 10 ‰ a step 6 or more (5)."
+    )
+    learned = staleness.learning(explain.accuracies(0.3, 50), MEASURE, [0, 8], [1, 3], 5, 1, seed=0)
+    tables.save(saved, "learning", learned.assign(accuracy=[0.5, 0.4] * 6))
+    lost = "Dr. GRPO 10.0, RiskPO 10.0, RiskPO with known quantiles 10.0"
+    assert findings.learning_from_old(study) == (
+        f"Points of accuracy lost with responses 8 steps old, by rate: {lost}; {lost}."
+    )

@@ -149,7 +149,7 @@ def lose(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch, *lost: str) -> Non
     [
         ("model.norm.weight", r"Stale: model\.norm\.weight$"),
         ("model.layers.0.self_attn.k_proj.bias", r"Stale: \S+q_proj\.bias, \S+k_proj\.bias, \S+v_proj\.bias$"),
-        ("model.layers.1.mlp.down_proj.weight", r"packed away: .*model\.layers\.1\.mlp\.down_proj\.weight"),
+        ("model.layers.1.mlp.down_proj.weight", r"does not show: .*model\.layers\.1\.mlp\.down_proj\.weight"),
     ],
 )
 def test_a_parameter_that_does_not_arrive_is_named(
@@ -163,6 +163,19 @@ def test_a_parameter_that_does_not_arrive_is_named(
             engine.sync(policy)
     engine.sync(policy)
     engine.check(policy)
+
+
+def test_a_change_that_rounding_would_hide_is_seen_in_the_parameter(
+    engine: VllmEngine, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.no_grad():
+        policy.model.model.norm.weight.mul_(1 + 1e-6)
+    with monkeypatch.context() as patch:
+        lose(engine, patch, "model.norm.weight")
+        engine.sync(policy)  # not checked
+        assert off(engine, policy) < 1e-4
+        with pytest.raises(RunError, match=r"of which rounding explains 0.0001. Stale: model\.norm\.weight$"):
+            engine.sync(policy)
 
 
 def test_an_engine_that_gets_nothing_does_not_start(

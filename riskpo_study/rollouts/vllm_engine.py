@@ -33,7 +33,7 @@ class VllmEngine:
     """Samples with vLLM, which holds a copy of the policy in its own layout and, on a GPU, its own rounding.
 
     It starts with random weights: the check after the first sync proves that all of the policy's have arrived. Every
-    `check_every` syncs it is repeated; what it cannot see is a change smaller than rounding. One vLLM runs in a
+    `check_every` syncs it is repeated; what `check` says of its limits holds then. One vLLM runs in a
     process; a later engine of the same architecture takes it over. On a GPU the tokens depend on what else is in
     the batch, up to rounding; on a CPU the same generator gives the same tokens.
 
@@ -131,7 +131,11 @@ class VllmEngine:
         self._syncs += 1
 
     def check(self, policy: Policy) -> None:
-        """Raise RunError where engine and policy do not give the same tokens the same log-probabilities."""
+        """Raise RunError where vLLM holds other weights than the policy.
+
+        Seen by the log-probabilities of the same tokens, up to rounding, and by a fingerprint of each parameter,
+        exactly, as far as vLLM shows them: not those that it packs away on a CPU, nor with tensor parallelism.
+        """
         vocabulary = int(policy.model.config.vocab_size)
         generator = torch.Generator().manual_seed(0)
         probes = torch.randint(vocabulary, (_PROBES, _PROBE_TOKENS), generator=generator).tolist()
@@ -142,19 +146,19 @@ class VllmEngine:
         off = max(distributed.gathered([mine]), key=lambda one: math.inf if math.isnan(one) else one)
         dtype = self._vllm.dtype
         bound = max(_BOUNDS[str(one).removeprefix("torch.")] for one in (dtype, policy.model.dtype))
-        if not off <= bound:
+        stale, unseen = self._compared(policy, dtype)
+        if any(distributed.gathered([bool(stale)])) or not off <= bound:
+            names = ", ".join(stale) or f"one of those that vLLM does not show: {', '.join(unseen)}"
             raise RunError(
                 f"After sync {self._syncs + 1} vLLM's log-probabilities differ by up to {off:.2g} nats from the "
-                f"policy's, more than the {bound:g} that rounding explains. {self._stale(policy, dtype)}"
+                f"policy's, of which rounding explains {bound:g}. Stale: {names}"
             )
 
-    def _stale(self, policy: Policy, dtype: torch.dtype) -> str:
-        """Which of the policy's parameters vLLM holds another value of, as far as it lets one see."""
+    def _compared(self, policy: Policy, dtype: torch.dtype) -> tuple[list[str], list[str]]:
+        """Which of the policy's parameters vLLM holds another value of, and which it does not let one see."""
         with _as_run_error("comparing parameters"):
             workers = self._vllm.llm.apply_model(_held)
-        if len(workers) > 1:
-            return "With tensor_parallel_size > 1 the parameters are not compared one by one"
-        ((fused, held),) = workers
+        fused, held = workers[0] if len(workers) == 1 else ({}, {})
         wanted: dict[str, list[tuple[str, _Fingerprint]]] = {}
         for name, values in policy.weights():
             layer, _, kind = name.rpartition(".")
@@ -170,9 +174,7 @@ class VllmEngine:
                 unseen += names
             elif any(abs(a - b) > 1e-9 * (1 + total[1]) for a, b in zip(total, held[theirs], strict=True)):
                 stale += names
-        if stale:
-            return f"Stale: {', '.join(stale)}"
-        return f"Stale is one of those that vLLM has packed away: {', '.join(unseen)}" if unseen else "None is stale"
+        return stale, unseen
 
     def _generation(self, prompts: Sequence[Sequence[int]], n: int, answered: Sequence[Sequence[Any]]) -> Generation:
         flat = [output for outputs in answered for output in outputs]
