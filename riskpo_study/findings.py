@@ -7,7 +7,7 @@ function of a `Study`; `report` puts them below the titles of the figures.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 
 import pandas as pd
