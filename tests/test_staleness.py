@@ -191,7 +191,8 @@ def test_the_report_says_what_the_tables_hold(tmp_path: Path, monkeypatch: pytes
     tables.save(saved, "tolerated", pd.DataFrame(steps | {"rule": [10] * 2 + [5] * 2}))
     assert findings.tolerance(study) == (
         "The fastest change of accuracy in this profile, GRPO's, is 2.00 ‰ a step, of which RiskPO's quantiles "
-        "tolerate 25 steps by the rule. Simulated (by the rule): at 5 ‰ a step 11 to 14 (10); at 10 ‰ a step 6 or more (5)."
+        "tolerate 25 steps by the rule. Simulated (by the rule): at 5 ‰ a step 11 to 14 (10); at 10 ‰ a step 6 or "
+        "more (5)."
     )
     learned = staleness.learning(explain.accuracies(0.3, 50), MEASURE, [0, 8], [1, 3], 5, 1, seed=0)
     tables.save(saved, "learning", learned.assign(accuracy=[0.5, 0.4] * 6))
