@@ -1,0 +1,205 @@
+"""Programming problems with tests: how a model is asked, what of its response is the program, how it is judged.
+
+All as LiveCodeBench does it (github.com/LiveCodeBench/LiveCodeBench, `lcb_runner`), on which the paper evaluates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pyarrow.parquet import ParquetFile
+
+from riskpo_study.errors import DataError
+from riskpo_study.tasks.protocol import Verdict
+from riskpo_study.verify.sandbox import Case, Limits, Program, Sandbox
+
+__all__ = [
+    "LIMITS",
+    "PRELOAD",
+    "CodeProblem",
+    "Loaded",
+    "extract_program",
+    "find_files",
+    "functional_case",
+    "messages",
+    "provenance",
+    "read_rows",
+    "verdicts",
+]
+
+LIMITS = Limits(cpu_seconds=6, wall_seconds=12.0, memory_bytes=4 << 30, output_bytes=16 << 20, temporary_bytes=16 << 20)
+"""Six seconds for a test, as published; the memory, which is not limited there, is that of `reliability_guard`."""
+
+PRELOAD = (
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
+    "functools", "operator", "io", "sys", "json", "builtins", "typing",
+)  # fmt: skip
+"""The modules that every program finds imported, in this order: for `Sandbox(preload=…)`."""
+
+PREAMBLE = "\n".join(
+    [
+        *(f"from {module} import *" for module in PRELOAD),
+        f"import {', '.join(module for module in PRELOAD if module not in ('builtins', 'typing'))}",
+        "sys.setrecursionlimit(50000)\n",
+    ]
+)
+SYSTEM = (
+    "You are an expert Python programmer. You will be given a question (problem specification) and will generate a "
+    "correct Python program that matches the specification and passes all tests."
+)
+WITH_STARTER_CODE = (
+    "You will use the following starter code to write the solution to the problem and enclose your code within "
+    "delimiters."
+)
+WITHOUT_STARTER_CODE = (
+    "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the sample "
+    "inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, it reads the "
+    "inputs, runs the algorithm and writes output to STDOUT."
+)
+FENCE = "```"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CodeProblem:
+    """A problem and its tests: standard input and output, or, with an ``entry_point``, arguments and returned value."""
+
+    problem_id: str
+    """`<dataset>/<published identifier>`, or the row's number from 0 where it has none."""
+    question: str
+    starter_code: str
+    """Empty where a whole program is asked for."""
+    entry_point: str | None
+    cases: tuple[Case, ...]
+    difficulty: str | None = None
+    """As published: easy, medium, hard; None where it is not known."""
+    published: date | None = None
+    """Of the contest."""
+
+    def program(self, response: str) -> Program | None:
+        """The program in a response, with the tests; None where there is none."""
+        source = extract_program(response)
+        return None if source is None else Program(f"{PREAMBLE}\n{source}", self.cases, self.entry_point)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Problems in published order, and for a manifest what they are; equal `sha256` means equal problems."""
+
+    problems: tuple[CodeProblem, ...]
+    provenance: dict[str, Any] = field(hash=False)
+
+
+def messages(problem: CodeProblem) -> list[dict[str, str]]:
+    """The conversation that `tokenizer.apply_chat_template` turns into a prompt: LiveCodeBench's generic one."""
+    wanted, code = WITHOUT_STARTER_CODE, "# YOUR CODE HERE"
+    if problem.starter_code:
+        wanted, code = WITH_STARTER_CODE, problem.starter_code
+    text = (
+        f"### Question:\n{problem.question}\n\n### Format: {wanted}\n{FENCE}python\n{code}\n{FENCE}\n\n"
+        "### Answer: (use the provided format with backticks)\n\n"
+    )
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+
+
+def extract_program(response: str) -> str | None:
+    """What stands between the last two lines with a fence; None where there are no two."""
+    lines = response.split("\n")
+    fences = [i for i, line in enumerate(lines) if FENCE in line]
+    return "\n".join(lines[fences[-2] + 1 : fences[-1]]) if len(fences) > 1 else None
+
+
+def verdicts(sandbox: Sandbox, pairs: Sequence[tuple[CodeProblem, str]]) -> list[Verdict]:
+    """Reward 1 for a response whose program passes all tests of its problem, else 0; the answer is the program.
+
+    Equal programs for a problem run once. The sandbox should have `LIMITS` and `PRELOAD`.
+    """
+    programs = [problem.program(response) for problem, response in pairs]
+    keys = [
+        (problem.problem_id, program and program.source) for (problem, _), program in zip(pairs, programs, strict=True)
+    ]
+    distinct = {key: program for key, program in zip(keys, programs, strict=True) if program is not None}
+    outcomes = dict(zip(distinct, sandbox.judge([*distinct.values()]), strict=True))
+    return [
+        Verdict(0.0, None)
+        if program is None
+        else Verdict(float(outcomes[key].status == "passed"), program.source.removeprefix(PREAMBLE).strip())
+        for key, program in zip(keys, programs, strict=True)
+    ]
+
+
+def functional_case(arguments: str, expected: str) -> Case:
+    """LiveCodeBench's test of a function: an argument in JSON on each line, and the expected value in JSON.
+
+    ValueError where it is not JSON.
+    """
+    return Case([json.loads(line) for line in arguments.split("\n")], json.loads(expected))
+
+
+def find_files(name: str, repository: str, revision: str, patterns: Sequence[str], folder: Path | None) -> list[Path]:
+    """The files of a dataset that match, in the patterns' order: of a local copy, or from the hub at a revision.
+
+    Raises DataError where there is none for a pattern: with the command that downloads them.
+    """
+    if folder is None:
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(
+                snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
+            )
+        except Exception as error:  # of HTTP clients, which differ from version to version of huggingface_hub
+            reason = str(error).strip().partition("\n")[0].rstrip(". ")
+            raise DataError(
+                f"{name}: {repository} at revision {revision} is not in the Hugging Face cache and cannot be "
+                f"downloaded ({type(error).__name__}: {reason}). Where the hub can be reached: hf download --repo-type "
+                f"dataset {repository} --revision {revision}; or name a folder with its files."
+            ) from error
+    found = []
+    for pattern in patterns:
+        files = sorted(folder.glob(pattern))
+        if not files:
+            raise DataError(f"{name}: {folder} has no file {pattern}: download it from {repository}, or name another.")
+        found += files
+    return found
+
+
+def read_rows(name: str, files: Iterable[Path]) -> Iterator[tuple[int, Row]]:
+    """Number, from 0, and content of the rows of JSON lines or parquet files, one at a time: some are huge."""
+    number = 0
+    for file in files:
+        try:
+            for row in _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file):
+                yield number, row
+                number += 1
+        except (OSError, ValueError) as error:
+            raise DataError(f"{name}: {file} cannot be read after row {number}: {error}.") from error
+
+
+def _parquet_rows(file: Path) -> Iterator[Row]:
+    for batch in ParquetFile(file).iter_batches(batch_size=64):
+        yield from batch.to_pylist()
+
+
+def _json_rows(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"{line[:60]!r} is no JSON object")
+            yield row
+
+
+def provenance(problems: Sequence[CodeProblem], remarks: Sequence[str], **origin: Any) -> dict[str, Any]:
+    """Where problems come from, how many they are and a hash over all that they say."""
+    total = hashlib.sha256()
+    for problem in problems:
+        total.update(json.dumps(astuple(problem), default=str).encode() + b"\n")
+    return {**origin, "problems": len(problems), "remarks": list(remarks), "sha256": total.hexdigest()}

@@ -1,0 +1,109 @@
+"""DeepCoder-Preview-Dataset: problems to train on, each with tests that a reference solution passes.
+
+Chosen among the public sets because it was made for training by reinforcement and evaluation on LiveCodeBench: every
+problem has at least five tests and a program that passes them, texts that occur twice and those of later
+LiveCodeBench problems were removed, and its three parts come as plain parquet files, without a loading script. They
+keep the schemas of their sources, so that this module reads those too: TACO and APPS (`taco`), Prime Intellect's
+SYNTHETIC-1 (`primeintellect`) and LiveCodeBench from May 2023 to July 2024 (`lcbv5`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from riskpo_study.datasets.code_problems import (
+    CodeProblem,
+    Loaded,
+    find_files,
+    functional_case,
+    provenance,
+    read_rows,
+)
+from riskpo_study.errors import ConfigError, DataError
+from riskpo_study.verify.sandbox import Case
+
+__all__ = ["PARTS", "load", "problem"]
+
+NAME = "deepcoder"
+REPOSITORY = "agentica-org/DeepCoder-Preview-Dataset"
+COMMIT = "177913a7bd43791646ef6a43645caa3c871ab3db"
+PARTS = ("taco", "primeintellect", "lcbv5")
+
+
+def load(part: str, most_cases: int, *, folder: Path | None = None, revision: str = COMMIT) -> Loaded:
+    """The training problems of a part, each with at most ``most_cases`` tests: those with the longest inputs.
+
+    A training step cannot afford hundreds of tests for a response; the longest rarely miss what the others find.
+    Rows without usable tests are left out, with a remark.
+
+    Args:
+        folder: has `<part>/train-*.parquet` as published, maybe with fewer rows; by default from the hub.
+
+    Raises:
+        ConfigError: for an unknown part; DataError: where a file cannot be read, or no row can be used.
+    """
+    if part not in PARTS:
+        raise ConfigError(f"part {part!r} is unknown; choose one of: {', '.join(PARTS)}.")
+    if most_cases < 1:
+        raise ConfigError(f"most_cases = {most_cases} must be at least 1.")
+    problems, unusable = [], []
+    for number, row in read_rows(NAME, find_files(NAME, REPOSITORY, revision, [f"{part}/train-*.parquet"], folder)):
+        try:
+            problems.append(problem(row, part, number, most_cases))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            unusable.append(f"row {number}: {error!r}")
+    if not problems:
+        raise DataError(f"{NAME}: no row of {part} can be used; the first is not as published: {unusable[:1]}.")
+    remarks = [f"{len(unusable)} rows left out, the first being {unusable[0]}"] if unusable else []
+    origin = {"name": f"{NAME}/{part}", "repository": REPOSITORY, "revision": revision if folder is None else None}
+    return Loaded(tuple(problems), provenance(problems, remarks, **origin, most_cases=most_cases))
+
+
+def problem(row: Mapping[str, Any], part: str, number: int, most_cases: int) -> CodeProblem:
+    """The problem of a published row; KeyError, TypeError or ValueError where it is no such."""
+    tests = json.loads(row["tests"])
+    if isinstance(tests, dict):  # TACO and APPS: {"inputs", "outputs", "fn_name"}
+        pairs, entry_point = list(zip(tests["inputs"], tests["outputs"], strict=True)), tests.get("fn_name")
+    else:  # a list of {"input", "output", …}
+        pairs = [(test["input"], test["output"]) for test in tests]
+        entry_point = _entry_point(tests[0]) if tests else None
+    if not pairs:
+        raise ValueError("there are no tests")
+    pairs = sorted(pairs, key=lambda pair: len(str(pair[0])), reverse=True)[:most_cases]
+    return CodeProblem(
+        problem_id=f"{NAME}/{part}/{number}",
+        question=row["problem"].strip(),
+        starter_code=row.get("starter_code") or "",
+        entry_point=entry_point,
+        cases=tuple(_called(*pair) if entry_point else Case(_text(pair[0]), _text(pair[1])) for pair in pairs),
+    )
+
+
+def _entry_point(test: Mapping[str, Any]) -> str | None:
+    if test.get("type") == "function_call":  # Prime Intellect
+        return str(test["fn_name"])
+    if test.get("testtype") == "functional":  # LiveCodeBench
+        return str(test["metadata"]["func_name"])
+    return None
+
+
+def _called(arguments: Any, expected: Any) -> Case:
+    """Arguments as a list and the value alone or in a list of one, either of which counts; or LiveCodeBench's texts."""
+    if isinstance(arguments, str):
+        return functional_case(arguments, expected)
+    if not isinstance(arguments, list):
+        raise ValueError(f"arguments are {arguments!r}, not a list")
+    inner = (expected[0],) if isinstance(expected, list) and len(expected) == 1 else ()
+    return Case(arguments, expected, inner)
+
+
+def _text(lines: Any) -> str:
+    """Standard input or output, which may be given line by line."""
+    if isinstance(lines, list):
+        return "\n".join(map(_text, lines))
+    if not isinstance(lines, str):
+        raise ValueError(f"{lines!r} is no text")
+    return lines

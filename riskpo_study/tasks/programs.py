@@ -1,0 +1,389 @@
+"""Programs: from examples of inputs and outputs write the body of a Python function; hidden tests decide.
+
+To the prompt ``7 -3 12 4 = 24 ; 5 2 9 9 = 18 ; -6 1 8 = 16 -> int with max * :`` one right response is
+``return max ( x ) * 2``. The inputs ``SHOWN`` are the same in every prompt. Behind ``with`` stand the building blocks
+of one solution, in a fixed order and without its numbers and names: without them a model of this size, trained for
+minutes, finds next to none. A response may use others.
+
+A *problem* is a behaviour: what a function returns for the hidden inputs ``PROBES``. Two programs that agree on these
+are the same problem; a hash of the behaviour alone puts it into the training split (60 %), the development split or
+the held-out split (20 % each, as there are few simple behaviours): they are disjoint whatever the seeds and settings.
+Responses run in the sandbox and may use all of Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from textwrap import indent
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import pandas as pd
+import torch
+
+from riskpo_study.errors import ConfigError
+from riskpo_study.seeds import derive
+from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
+from riskpo_study.verify.sandbox import Case, Limits, Program, Sandbox
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["Programs", "ProgramsSettings", "draw"]
+
+LARGEST = 99  # in magnitude, of a token and of every number a problem returns
+LONGEST_LIST = 5  # that a problem takes or returns
+LONGEST = 256  # characters of a response that are read
+LONGEST_BODY = 19  # tokens of a program that is drawn, so that prompt, response and its end have at most 64
+MOST_OPERATIONS = 6
+DISTINCT = 5  # outputs that the fixed inputs of a problem have at least
+EASIER = 1000  # programs drawn to tell what takes fewer operations
+PATIENCE = 20_000  # programs drawn in a row without a new problem before there are held to be no more
+LIMITS = Limits(cpu_seconds=1, wall_seconds=10.0, memory_bytes=256 << 20, output_bytes=1 << 16)
+
+NAMES = {"__builtins__": {}, "sum": sum, "max": max, "min": min, "len": len, "abs": abs, "sorted": sorted}
+CONSTANTS, DIVISORS = (1, 2, 3, 4, 5), (2, 3)
+Value = int | list[int]
+Kind = Literal["int", "list", "element", "changed", "kept", "constant"]
+
+# How tightly an expression holds together, as in Python's grammar.
+CONDITIONAL, COMPARISON, SUM, PRODUCT, ATOM = range(5)
+
+
+class _Form(NamedTuple):
+    """A way to make an expression: its text, how tightly it holds, and the kind and least tightness of each part."""
+
+    text: str
+    tightness: int
+    parts: tuple[tuple[Kind, int], ...]
+
+
+def _arithmetic(kind: Kind) -> list[_Form]:
+    return [
+        *(_Form(f"{{}} {sign} {{}}", SUM, ((kind, SUM), (kind, PRODUCT))) for sign in "+-"),
+        _Form("{} * {}", PRODUCT, ((kind, PRODUCT), (kind, ATOM))),
+    ]
+
+
+# What a program of a kind can be made of. Inside a comprehension an "element" is an integer, "changed" one with at
+# least one operation, and "kept" a condition, each about its variable v.
+FORMS: dict[Kind, list[_Form]] = {
+    "int": [
+        *(_Form(f"{name} ( {{}} )", ATOM, (("list", CONDITIONAL),)) for name in ("sum", "max", "min", "len")),
+        *(_Form(f"{{}} {index}", ATOM, (("list", ATOM),)) for index in ("[0]", "[-1]")),
+        *_arithmetic("int"),
+    ],
+    "list": [
+        _Form("sorted ( {} )", ATOM, (("list", CONDITIONAL),)),
+        *(_Form(f"{{}} {part}", ATOM, (("list", ATOM),)) for part in ("[::-1]", "[1:]", "[:-1]")),
+        _Form("[ {} for v in {} ]", ATOM, (("changed", CONDITIONAL), ("list", COMPARISON))),
+        _Form("[ v for v in {} if {} ]", ATOM, (("list", COMPARISON), ("kept", COMPARISON))),
+    ],
+    "element": [
+        *_arithmetic("element"),
+        *(_Form(f"{{}} {sign} {{}}", PRODUCT, (("element", PRODUCT), ("constant", ATOM))) for sign in ("%", "//")),
+        _Form("abs ( {} )", ATOM, (("element", CONDITIONAL),)),
+        _Form(
+            "{} if {} else {}",
+            CONDITIONAL,
+            (("element", COMPARISON), ("kept", COMPARISON), ("element", CONDITIONAL)),
+        ),
+    ],
+    "kept": [
+        *(_Form(f"{{}} {sign} {{}}", COMPARISON, (("element", SUM), ("int", SUM))) for sign in (">", "<", "==")),
+        _Form("{} % 2 == 0", COMPARISON, (("element", PRODUCT),)),
+    ],
+}
+FORMS["changed"] = FORMS["element"]
+AT_LEAST: dict[Kind, int] = {"kept": 1, "changed": 1}  # operations
+
+BLOCKS = [
+    *("sorted", "sum", "max", "min", "len", "abs", "[0]", "[-1]", "[1:]", "[:-1]", "[::-1]", "for", "if", "else"),
+    *("+", "-", "*", "//", "%", "==", "<", ">"),
+]
+WORDS = [*BLOCKS, "return", "x", "v", "in", "int", "list", "with", "(", ")", "[", "]", "=", ";", "->", ":"]
+
+
+def _inputs(purpose: str, n: int, shortest: int, longest: int) -> list[list[int]]:
+    rng = random.Random(derive(0, "programs", purpose))
+    return [[rng.randint(-9, 20) for _ in range(rng.randint(shortest, longest))] for _ in range(n)]
+
+
+PROBES = _inputs("probes", 24, 1, LONGEST_LIST)
+SHOWN = [[7, -3, 12, 4], [5, 2, 9, 9], [-6, 1, 8]]  # the inputs in every prompt
+
+
+def draw(operations: int, rng: random.Random) -> str:
+    """The body of a random function of ``x`` with exactly so many operations."""
+    return f"return {_expression(rng.choice(('int', 'list')), operations, rng)[0]}"
+
+
+def _expression(kind: Kind, operations: int, rng: random.Random) -> tuple[str, int]:
+    """Its text, and how tightly it holds together."""
+    if operations == 0:
+        if kind == "list":
+            return "x", ATOM
+        return "v" if kind == "element" and rng.random() < 0.7 else str(rng.choice(CONSTANTS)), ATOM
+    while True:
+        form = rng.choice(FORMS[kind])
+        spare = operations - 1 - sum(AT_LEAST.get(part, 0) for part, _ in form.parts)
+        if spare < 0:
+            continue
+        growing = [part != "constant" for part, _ in form.parts]
+        cuts = sorted(rng.randint(0, spare) for _ in range(sum(growing) - 1))
+        shares = iter([end - start for start, end in zip([0, *cuts], [*cuts, spare], strict=True)])
+        texts = []
+        for (part, tightness), grows in zip(form.parts, growing, strict=True):
+            if grows:
+                text, held = _expression(part, AT_LEAST.get(part, 0) + next(shares), rng)
+                texts.append(text if held >= tightness else f"( {text} )")
+            else:
+                texts.append(str(rng.choice(DIVISORS)))
+        if any(not text.isdigit() for text in texts):
+            return form.text.format(*texts), form.tightness
+
+
+def outputs(body: str, inputs: Sequence[Sequence[int]]) -> tuple[Value, ...] | None:
+    """What a body that `draw` made returns for each input; None where it fails or returns what a problem may not.
+
+    Never for the text of a response, which only the sandbox may run.
+    """
+    function = eval(f"lambda x: {body.removeprefix('return ')}", NAMES)
+    found: list[Value] = []
+    for given in inputs:
+        try:
+            value = function(list(given))
+        except (IndexError, ValueError):  # of an empty list: its first element, its largest
+            return None
+        numbers = value if isinstance(value, list) else [value]
+        if len(numbers) > LONGEST_LIST or not all(abs(number) <= LARGEST for number in numbers):
+            return None
+        found.append(value)
+    return tuple(found)
+
+
+class _Problem(NamedTuple):
+    """A behaviour; ``body`` is one program that shows it."""
+
+    operations: int
+    body: str
+    outputs: tuple[Value, ...]  # for PROBES
+
+    @property
+    def name(self) -> str:
+        return f"{derive(0, 'programs', str(self.outputs)):016x}"
+
+    def prompt(self) -> str:
+        """The outputs for SHOWN, of which type they are, and the building blocks of the body."""
+        shown = outputs(self.body, SHOWN)
+        assert shown is not None
+        pairs = (f"{_spelled(given)} = {_spelled(value)}".rstrip() for given, value in zip(SHOWN, shown, strict=True))
+        kind = "list" if isinstance(shown[0], list) else "int"
+        blocks = sorted((word for word in self.body.split() if word in BLOCKS), key=BLOCKS.index)
+        return f"{' ; '.join(pairs)} -> {kind} with {' '.join(blocks)} :"
+
+
+def _spelled(value: Value) -> str:
+    return " ".join(map(str, value if isinstance(value, list) else [value]))
+
+
+@functools.lru_cache(1 << 14)
+def _problem(body: str, operations: int) -> tuple[_Problem, Split | Literal["training"]] | None:
+    """The problem that a program solves, with its split; None where that would be no good problem."""
+    behaviour = outputs(body, PROBES) if len(body.split()) <= LONGEST_BODY else None
+    if behaviour is None or list(behaviour) == PROBES or len(set(map(str, behaviour))) < DISTINCT:
+        return None
+    if str(behaviour) in _easier(operations) or outputs(body, SHOWN) is None:
+        return None
+    problem = _Problem(operations, body, behaviour)
+    match derive(0, "programs", "split", problem.name) % 5:
+        case 0:
+            return problem, "held_out"
+        case 1:
+            return problem, "development"
+    return problem, "training"
+
+
+@functools.cache
+def _easier(operations: int) -> frozenset[str]:
+    """What programs with fewer operations do: the most usual of it, found by drawing."""
+    drawn: list[str] = []
+    for fewer in range(1, operations):
+        rng = random.Random(derive(0, "programs", "easier", fewer))
+        drawn += [str(outputs(draw(fewer, rng), PROBES)) for _ in range(EASIER)]
+    return frozenset(drawn)
+
+
+@dataclass(frozen=True)
+class ProgramsSettings:
+    """The questions: how many operations a program has, its difficulty, and how many questions each split has of each.
+
+    ``workers``: processes that run responses at the same time.
+    """
+
+    operations: tuple[int, ...]
+    questions: int
+    workers: int
+
+    def __post_init__(self) -> None:
+        if not self.operations or len(set(self.operations)) < len(self.operations):
+            raise ConfigError(f"operations = {list(self.operations)} must be different numbers, at least one.")
+        if not all(1 <= number <= MOST_OPERATIONS for number in self.operations):
+            raise ConfigError(f"operations = {list(self.operations)} must be from 1 to {MOST_OPERATIONS}.")
+        for name in ("questions", "workers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1.")
+
+
+class Programs:
+    """The task of the settings: a question's difficulty is the number of operations of the program behind it."""
+
+    name = "programs"
+    modules: tuple[str, ...] = (
+        "tasks/programs", "verify/sandbox", "verify/sandbox_worker/candidate", "verify/sandbox_worker/kernel",
+        "verify/sandbox_worker/loop",
+    )  # fmt: skip
+
+    def __init__(self, config: ProgramsSettings) -> None:
+        self.config = config
+
+    @property
+    def difficulties(self) -> list[Difficulty]:
+        """How many operations the programs behind the questions have."""
+        return [*sorted(self.config.operations)]
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """Nothing: the settings decide every question."""
+        return {}
+
+    def overlap(self) -> pd.DataFrame:
+        """Nothing: a hash of the behaviour decides its split."""
+        return pd.DataFrame()
+
+    def sample(self, n: int, generator: torch.Generator) -> list[Question]:
+        """``n`` different training questions in random order, equally many of each difficulty."""
+        return [_question(problem) for problem in self._mixture(n, self.config.operations, generator, set())]
+
+    def prompt(self, question: Question) -> Prompt:
+        """Inputs and outputs, the type of what the function returns, building blocks: ``… -> int with max * :``."""
+        return question.prompt
+
+    def verify(self, question: Question, response: str) -> Verdict:
+        """Reward 1 for a function body that returns what it should for every hidden input, else 0."""
+        return self.verify_all([(question, response)])[0]
+
+    def verify_all(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
+        """Judge responses together, as fast as the sandbox can; equal programs for a question run once.
+
+        A response is a program, and an answer, where Python can parse it as a function's body.
+        """
+        sources = [source_of(response) for _, response in pairs]
+        programs = {
+            (question.id, source): Program(source, question.payload["cases"], "f")
+            for (question, _), source in zip(pairs, sources, strict=True)
+            if source is not None
+        }
+        passed = dict(zip(programs, self.sandbox.judge([*programs.values()]) if programs else (), strict=True))
+        return [
+            Verdict(0.0, None)
+            if source is None
+            else Verdict(float(passed[question.id, source].status == "passed"), source)
+            for (question, _), source in zip(pairs, sources, strict=True)
+        ]
+
+    @functools.cached_property
+    def sandbox(self) -> Sandbox:
+        """Where responses run; started when first needed, closed with the task."""
+        return Sandbox(LIMITS, self.config.workers)
+
+    def questions(self, split: Split) -> list[Question]:
+        """``config.questions`` problems per difficulty, all different."""
+        rng = random.Random(derive(0, "programs", split))
+        taken: set[str] = set()
+        return [
+            _question(problem)
+            for operations in sorted(self.config.operations)
+            for problem in self._take(self.config.questions, operations, split, rng, taken)
+        ]
+
+    def demonstrations(
+        self, n: int, generator: torch.Generator, difficulties: Collection[int] | None = None
+    ) -> list[tuple[str, str]]:
+        """``n`` random training problems, equally many of each difficulty, with a random solution each."""
+        mixture = self._mixture(n, difficulties or self.config.operations, generator, None)
+        return [(problem.prompt(), problem.body) for problem in mixture]
+
+    def build_tokenizer(self) -> PreTrainedTokenizerFast:
+        """Word-level: each integer of a problem, name, sign and index such as ``[::-1]`` is one token."""
+        from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
+        special = ["<pad>", "<eos>", "<unk>"]
+        words = [*special, *WORDS, *map(str, range(-LARGEST, LARGEST + 1))]
+        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+        split = Regex(r"\[(?:0|-1|1:|:-1|::-1)\]|->|//|==|-?[0-9]+|[A-Za-z]+|\S")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(split, behavior="removed", invert=True)
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            pad_token="<pad>",
+            eos_token="<eos>",
+            unk_token="<unk>",
+            padding_side="left",
+            model_input_names=["input_ids", "attention_mask"],
+            clean_up_tokenization_spaces=False,
+        )
+
+    def _mixture(
+        self, n: int, difficulties: Collection[int], generator: torch.Generator, taken: set[str] | None
+    ) -> list[_Problem]:
+        """``n`` of the training split in random order; chance decides which difficulties get the remainder."""
+        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        shuffled = rng.sample(list(difficulties), len(difficulties))
+        mixture: list[_Problem] = []
+        for i, operations in enumerate(shuffled):
+            mixture += self._take(len(range(i, n, len(shuffled))), operations, "training", rng, taken)
+        return rng.sample(mixture, n)
+
+    def _take(self, n: int, operations: int, split: str, rng: random.Random, taken: set[str] | None) -> list[_Problem]:
+        """The problems of the first ``n`` random programs of the split: none that is taken, which then all are.
+
+        With None, problems as often as their programs are drawn.
+        """
+        found: list[_Problem] = []
+        fruitless = 0
+        while len(found) < n:
+            fruitless += 1
+            match _problem(draw(operations, rng), operations):
+                case problem, own if own == split and (taken is None or problem.name not in taken):
+                    found.append(problem)
+                    fruitless = 0
+                    if taken is not None:
+                        taken.add(problem.name)
+            if fruitless == PATIENCE:
+                raise ConfigError(
+                    f"There are only about {len(found)} {split} problems with {operations} operations, of {n} wanted: "
+                    "ask for fewer, or for more operations."
+                )
+        return found
+
+
+def source_of(response: str) -> str | None:
+    """The function that has the response as its body, as Python itself would spell it; None where it has no such.
+
+    Parsed, not run; the length is bounded.
+    """
+    if len(response) > LONGEST:
+        return None
+    try:
+        return ast.unparse(ast.parse(f"def f(x):\n{indent(response, '    ')}"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _question(problem: _Problem) -> Question:
+    cases = tuple(Case([given], value) for given, value in zip(PROBES, problem.outputs, strict=True))
+    return Question(f"programs {problem.name}", problem.prompt(), problem.operations, {"cases": cases})
