@@ -243,7 +243,8 @@ def test_a_batch_is_judged_as_one_by_one(task):
     responses = ["return max ( x )", "return x [::-1]", "return ("]
     pairs = [(q, r) for q in questions for r in responses] * 2
     assert task.verify_all(pairs) == [task.verify(*pair) for pair in pairs[:12]] * 2
-    assert verdicts(task, questions[0], responses * 2) == task.verify_all([(questions[0], r) for r in responses * 2])
+    pairs = [(questions[0], response) for response in responses * 2]
+    assert verdicts(task, questions[:1], [responses * 2]) == [task.verify_all(pairs)]
     assert task.verify_all([]) == []
 
 
