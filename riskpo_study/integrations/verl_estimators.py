@@ -43,9 +43,14 @@ class Estimator:
     def __init__(self, name: str) -> None:
         self.name = name
         self.advantages: BatchAdvantages | None = None
+        self.most: int | None = None
 
-    def start(self, config: DictConfig | Mapping[str, Any]) -> BatchAdvantages:
-        """Begin anew with the options in `config.riskpo`, where `config` is verl's section `algorithm`.
+    def start(self, config: DictConfig | Mapping[str, Any], most: int | None = None) -> BatchAdvantages:
+        """Begin anew.
+
+        Args:
+            config: verl's section `algorithm`, with the options in `riskpo`.
+            most: rows that a question may have, where that is known.
 
         Raises:
             ConfigError: for an unknown option or a bad value, or where there is no seed.
@@ -55,7 +60,8 @@ class Estimator:
         assert isinstance(options, dict)
         if "seed" not in options:
             raise ConfigError("verl hands its seeds to no estimator: give the bundles one, +algorithm.riskpo.seed=0")
-        self.advantages = BatchAdvantages(self.name, options, options.pop("seed"))  # type: ignore[arg-type]
+        seed = options.pop("seed")
+        self.advantages, self.most = BatchAdvantages(self.name, options, seed), most  # type: ignore[arg-type]
         _log.info("riskpo_study: %s", self.advantages)
         return self.advantages
 
@@ -79,7 +85,7 @@ class Estimator:
             config: verl's section `algorithm`.
 
         Raises:
-            DataError: without ids, or for rewards outside [0, 1].
+            DataError: without ids, for too many rows of a question, or rewards outside [0, 1].
         """
         if index is None:
             raise DataError(
@@ -92,6 +98,11 @@ class Estimator:
                 __name__, TrackerCheckpoint.__name__,
             )  # fmt: skip
         rewards, rows = group(token_level_rewards.sum(1), response_mask.any(1), index)
+        if self.most is not None and rows.shape[1] > self.most:
+            raise DataError(
+                f"a question has {rows.shape[1]} rows and not {self.most}: agents with several outputs a session are not "
+                "supported, for each would count as a response"
+            )
         # Questions that are neighbours by their ids might be alike.
         order = torch.randperm(len(rows), generator=self.advantages.generator("questions"))
         rewards, rows = rewards[order], rows[order]
@@ -152,11 +163,12 @@ class TrackerCheckpoint(CheckpointCallback):  # type: ignore[misc]
             raise ConfigError(
                 f"adv_estimator = {name} has no quantiles to keep: leave out trainer.checkpoint_callback_class"
             )
-        self.advantages = ESTIMATORS[name].start(config.algorithm)
+        responses = config.actor_rollout_ref.rollout.n
+        self.advantages = ESTIMATORS[name].start(config.algorithm, responses)
         mode = config.trainer.v1.get(config.trainer.v1.trainer_mode, {})
         # A step of the asynchronous trainer takes several batches.
         questions = config.data.train_batch_size // mode.get("parameter_sync_step", 1)
-        self.advantages.check(questions, config.actor_rollout_ref.rollout.n)
+        self.advantages.check(questions, responses)
         if (folder := _resumed(config.trainer)) is not None:
             path = folder / STATE_FILE
             if path.is_file():

@@ -365,6 +365,16 @@ def test_quantiles_that_nobody_saves_are_said_once(config: DictConfig, caplog: p
     assert config.trainer.checkpoint_callback_class == name
 
 
+def test_several_outputs_of_an_agent_are_no_responses(config: DictConfig) -> None:
+    """One question with eleven rows would make all others incomplete, and nothing would be learned."""
+    trainer(config)
+    _, data = drawn(responses=10)
+    uid = data.non_tensor_batch["uid"]
+    uid[np.flatnonzero(uid == "question-003")[0]] = "question-004"
+    with pytest.raises(DataError, match="a question has 11 rows and not 10: agents with several outputs"):
+        compute_advantage(data, "riskpo", config=config.algorithm)
+
+
 def test_bad_settings_end_the_run_before_the_first_rollout(config: DictConfig) -> None:
     cases = {
         "512 questions do not fill bundles of 5": {"data.train_batch_size": 512},
