@@ -392,7 +392,10 @@ def learning_from_old(study: Study) -> str:
     oldest = table["age"].max()
     wide = table.pivot(index=["rate", "algorithm"], columns="age", values="accuracy")
     lost = 100 * (wide[0] - wide[oldest])
-    parts = [", ".join(f"{name} {value:.1f}" for (_, name), value in part.items()) for _, part in lost.groupby("rate")]
+    parts = [
+        ", ".join(f"{name} {tables.cell(value, digits=1)}" for (_, name), value in part.items())
+        for _, part in lost.groupby("rate")
+    ]
     return f"Points of accuracy lost with responses {oldest} steps old, by rate: {'; '.join(parts)}."
 
 

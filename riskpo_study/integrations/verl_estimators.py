@@ -100,8 +100,8 @@ class Estimator:
         rewards, rows = group(token_level_rewards.sum(1), response_mask.any(1), index)
         if self.most is not None and rows.shape[1] > self.most:
             raise DataError(
-                f"a question has {rows.shape[1]} rows and not {self.most}: agents with several outputs a session are not "
-                "supported, for each would count as a response"
+                f"a question has {rows.shape[1]} rows and not {self.most}: agents with several outputs a session are "
+                "not supported, for each would count as a response"
             )
         # Questions that are neighbours by their ids might be alike.
         order = torch.randperm(len(rows), generator=self.advantages.generator("questions"))
