@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import random
-import time
 from dataclasses import replace
 
 import pytest
@@ -248,10 +247,12 @@ def test_a_batch_is_judged_as_one_by_one(task):
     assert task.verify_all([]) == []
 
 
-def test_equal_programs_run_once(task, largest):
-    start = time.perf_counter()
-    assert {v.reward for v in task.verify_all([(largest, "return max ( x ) * 2")] * 20_000)} == {1.0}
-    assert time.perf_counter() - start < 20
+def test_equal_programs_run_once(task, largest, monkeypatch):
+    judge, judged = task.sandbox.judge, []
+    monkeypatch.setattr(task.sandbox, "judge", lambda batch: judged.extend(batch) or judge(batch))
+    pairs = [(largest, "return max ( x ) * 2"), (largest, "return max(x)*2"), (largest, "return (")]
+    assert [verdict.reward for verdict in task.verify_all(pairs * 3)] == [1, 1, 0] * 3
+    assert len(judged) == 1
 
 
 # --- the tokenizer ---

@@ -29,7 +29,7 @@ from riskpo_study.verify.sandbox import Case, Isolation, Limits, Outcome, Progra
 from riskpo_study.verify.sandbox_worker import kernel
 
 ROOT = Path(__file__).parents[1]
-LIMITS = Limits(cpu_seconds=1, wall_seconds=1.5, memory_bytes=256 << 20, output_bytes=1 << 16, temporary_bytes=1 << 20)
+LIMITS = Limits(cpu_seconds=1, wall_seconds=2.0, memory_bytes=256 << 20, output_bytes=1 << 16, temporary_bytes=1 << 20)
 BARE = Isolation("none", seccomp=False, landlock=False, own_user=os.geteuid() == 0)
 ISOLATIONS = {
     "bubblewrap": Isolation.strongest("bubblewrap"),
@@ -166,7 +166,7 @@ HOSTILE: dict[str, tuple[str, set[str], Fenced]] = {
         {"error"},
         lambda isolation: isolation.own_user or private(isolation),
     ),
-    "memory bit by bit": ("x = []\nwhile True: x.append(bytearray(1 << 20))", {"error"}, always),
+    "memory bit by bit": ("x = []\nwhile True: x.append(bytearray(1 << 20))", {"error", "limit"}, always),
     "fake report to every file": (
         """
         import os
@@ -326,7 +326,7 @@ FOOLISH: dict[str, tuple[str, set[str]]] = {
         def f(n): return f(n + 1)
         f(0)
         """,
-        {"error"},
+        {"error", "limit"},
     ),
     "nested source": ("(" * 100_000, {"error"}),
     "null byte": ("print('done')\0", {"error"}),
@@ -365,7 +365,7 @@ def attacked(request: pytest.FixtureRequest) -> Iterator[tuple[Isolation, dict[s
     listener = socket.create_server(("127.0.0.1", 0))
     try:
         try:
-            sandbox = Sandbox(LIMITS, 2, isolation)
+            sandbox = Sandbox(LIMITS, 4, isolation)
         except RunError as error:
             pytest.skip(f"not on this machine: {error}")
         known = {"SECRET": str(folder / "secret"), "TARGET": str(folder / "target"), "PARENT": os.getpid()}
@@ -638,10 +638,24 @@ def test_every_run_iterates_over_sets_in_the_same_order(sandbox: Sandbox) -> Non
 
 
 def test_wall_time_is_per_case(sandbox: Sandbox) -> None:
-    cases = [([0.6], None)] * 3
+    cases = [([0.8], None)] * 3
     assert judge(sandbox, function("import time\nf = time.sleep", *cases)).passed == (True,) * 3
     outcome = judge(sandbox, function("import time\nf = time.sleep", ([0], None), ([9], None)))
-    assert outcome == Outcome("limit", (True, False), "more than 1.5 s")
+    assert outcome == Outcome("limit", (True, False), "more than 2.0 s")
+
+
+def test_cpu_time_is_per_case() -> None:
+    spend = """
+        import time
+        def f(seconds):
+            end = time.process_time() + seconds
+            while time.process_time() < end: pass
+    """
+    with Sandbox(replace(LIMITS, wall_seconds=30.0), 1) as sandbox:
+        assert judge(sandbox, function(spend, *[([0.4], None)] * 4)).passed == (True,) * 4
+        assert judge(sandbox, function(spend, *[([0.1], None), ([60], None)] * 9)) == Outcome(
+            "limit", (True, *[False] * 17), "more than 1 s of CPU time"
+        )
 
 
 def test_order_is_kept_and_threads_may_share(sandbox: Sandbox) -> None:

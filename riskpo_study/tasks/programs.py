@@ -42,7 +42,7 @@ MOST_OPERATIONS = 6
 DISTINCT = 5  # outputs that the fixed inputs of a problem have at least
 EASIER = 1000  # programs drawn to tell what takes fewer operations
 PATIENCE = 20_000  # programs drawn in a row without a new problem before there are held to be no more
-LIMITS = Limits(cpu_seconds=1, wall_seconds=10.0, memory_bytes=256 << 20, output_bytes=1 << 16)
+LIMITS = Limits(cpu_seconds=1, wall_seconds=5.0, memory_bytes=256 << 20, output_bytes=1 << 16)
 
 NAMES = {"__builtins__": {}, "sum": sum, "max": max, "min": min, "len": len, "abs": abs, "sorted": sorted}
 CONSTANTS, DIVISORS = (1, 2, 3, 4, 5), (2, 3)

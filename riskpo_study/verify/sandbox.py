@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, fields
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
-from signal import SIGKILL, Signals
+from signal import SIGKILL, SIGXCPU, Signals
 from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -305,8 +305,9 @@ class _Trial:
     def end(self, status: int, cpu_seconds: float) -> None:
         """The process has ended: by its exit status or, negative, a signal."""
         allowed = self.limits.cpu_seconds * (len(self.program.cases) if self.program.entry_point else 1)
-        if status == -SIGKILL and cpu_seconds >= 0.5 * allowed:  # the kernel counts the limit in ticks, hence roughly
-            self.fail("limit", f"more than {allowed} s of CPU time")
+        # The kernel counts CPU time in ticks, hence roughly.
+        if status == -SIGXCPU or (status == -SIGKILL and cpu_seconds >= 0.5 * allowed):
+            self.fail("limit", f"more than {self.limits.cpu_seconds} s of CPU time")
         elif status < 0:
             self.fail("error", f"ended by {Signals(-status).name}")
         elif status > 0:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import functools
 import json
 import marshal
+import math
 import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
@@ -46,7 +49,8 @@ def run(options: dict[str, Any], request_fd: int, answer_fd: int, error_fd: int)
         if entry is None:
             status = _run_program(request["source"])
         else:
-            status = _call_function(request["source"], entry, request["inputs"], answer_fd)
+            seconds = options["limits"]["cpu_seconds"]
+            status = _call_function(request["source"], entry, request["inputs"], answer_fd, seconds)
     except BaseException as error:
         _complain(error)
     finally:
@@ -127,8 +131,10 @@ def _flush() -> None:
             stream.flush()
 
 
-def _call_function(source: str, entry: str, inputs: list[list[Any]], answer_fd: int) -> int:
-    dumps, write, complain = json.dumps, os.write, _complain  # beyond the reach of careless patches
+def _call_function(source: str, entry: str, inputs: list[list[Any]], answer_fd: int, cpu_seconds: int) -> int:
+    # Beyond the reach of careless patches.
+    dumps, write, complain, allow = json.dumps, os.write, _complain, functools.partial(_allow, cpu_seconds)
+    allow()
     module = ModuleType("program")
     sys.modules["program"] = module
     if status := _execute(source, module):
@@ -137,6 +143,7 @@ def _call_function(source: str, entry: str, inputs: list[list[Any]], answer_fd: 
         solution: Any = getattr(module, "Solution", None)
         function = getattr(solution() if hasattr(solution, entry) else module, entry)
         for arguments in inputs:
+            allow()
             line = dumps(function(*arguments)).encode() + b"\n"
             while line:
                 line = line[write(answer_fd, line) :]
@@ -144,6 +151,12 @@ def _call_function(source: str, entry: str, inputs: list[list[Any]], answer_fd: 
         complain(error)
         return 1
     return 0
+
+
+def _allow(cpu_seconds: int) -> None:
+    """So much more CPU time from now on. A program can ignore this limit, but not that of all cases together."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (min(hard, math.ceil(time.process_time()) + cpu_seconds), hard))
 
 
 def _complain(error: BaseException) -> None:
