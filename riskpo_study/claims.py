@@ -414,6 +414,13 @@ CLAIMS = (
         "Pass@k of the largest k along training, where both first reach the same accuracy: stratified − GRPO",
         _higher(_P), _ours, reaches_further("riskpo_stratified", "grpo"),
     ),
+    Claim(
+        "stratified_at_its_rate",
+        "It reaches further than GRPO and MaxRL at the same accuracy where they train at its learning rate, too.",
+        "ours",
+        "Pass@k of the largest k along training, where both first reach the same accuracy: stratified minus each",
+        f"both: {_higher(_P)}", _ours, reaches_further("riskpo_stratified", "grpo_slow", "max_rl_slow"),
+    ),
     *(
         Claim(
             f"frontier_{key}", f"{name} reaches further than MaxRL and Focal at the same accuracy.", "ours",

@@ -228,13 +228,30 @@ def stratified(study: Study) -> str:
     ]
     text += (
         " **A confound**: each trained at the rate that it was tuned to, and their steps differ in length. KL "
-        f"divergence within a step, in 10⁻³ nats: {joined(said)}. None of the runs compared here has "
-        f"{study.name(theirs)} with steps of that length."
+        f"divergence within a step, in 10⁻³ nats: {joined(said)}."
+    )
+    variants = study.config.algorithms
+    rivals = [
+        name for name in rates.index[rates == rates[ours]] if algorithms.preset_name(name, variants[name]) == theirs
+    ]
+    text += _without_the_confound(study, ours, rivals) or (
+        f" None of the runs compared here has {study.name(theirs)} with steps of that length."
     )
     alike = table[(table["metric"] == most) & table["algorithm"].isin(rates.index[rates == rates[ours]].drop(ours))]
     if len(alike):
         text += f" Others at the rate of {study.name(ours)}: {most}, {study.verdict(alike, 100, 1)}."
     return text + _at_the_same_rate(study, ours, theirs)
+
+
+def _without_the_confound(study: Study, ours: str, rivals: list[str]) -> str:
+    """How much further it reaches at equal accuracy than rivals that trained at the same rate."""
+    if not rivals:
+        return ""
+    table = study.table("06_passk/pairs_equal_accuracy")
+    table = table[(table["algorithm"] == ours) & table["reference"].isin(rivals)]
+    gaps = table.drop(columns="algorithm").rename(columns={"reference": "algorithm"})
+    reach = f"Pass@{study.config.curve_k} at equal accuracy"
+    return f" Minus those that trained at the same rate, in {reach}, {study.verdict(gaps, 100, 1)}."
 
 
 def _at_the_same_rate(study: Study, ours: str, theirs: str) -> str:

@@ -43,7 +43,8 @@ _UNSAID = ("preset", "learning_rate", "matched_to")  # rates have a table of the
 def names(config: Config) -> dict[str, str]:
     """How tables and figures call the algorithms: the field's name, and options that tell estimators apart.
 
-    Options are those that tuning chose, where it has. A variant `matched_to` another is called after its step.
+    Options are those that tuning chose, where it has. A variant `matched_to` another is called after its step, one
+    with a learning rate of its own after that.
 
     >>> names(config)["riskpo"]
     'RiskPO (baseline group, scale none)'
@@ -61,6 +62,9 @@ def names(config: Config) -> dict[str, str]:
         name = _NAMES.get(behind, behind)
         if "matched_to" in chosen:
             name += f", {_NAMES.get(chosen['matched_to'], chosen['matched_to'])}'s step"
+        elif behind != algorithm and "learning_rate" in chosen:
+            common = config.algorithms.get(behind, {}).get("learning_rate", config.train.learning_rate)
+            name += f" at rate {rate(chosen['learning_rate'])}" if chosen["learning_rate"] != common else ""
         found[algorithm] = f"{name} ({', '.join(shown)})" if shown else name
     return found
 
