@@ -600,6 +600,8 @@ def test_missing_runs_are_named_and_the_others_decided(whole: Config) -> None:
     assert list(frame.index) == [claim.key for claim in claims.CLAIMS]
     unmeasured = frame[frame["verdict"] == UNMEASURED]
     assert unmeasured["missing"].to_dict() == {
+        "code": "a profile of the task programs or code",
+        "images": "a profile of the task geometry or geometry3k",
         "against_risk_neutral": "dr_grpo",
         "against_risk_seeking": "risk_seeking",
         "collapse": "risk_seeking",
@@ -608,6 +610,7 @@ def test_missing_runs_are_named_and_the_others_decided(whole: Config) -> None:
         "omega": "riskpo with another ω",
         "risk_neutral": "dr_grpo with matched_to riskpo",
         "stratified_against_grpo": "riskpo_stratified",
+        "stratified_at_its_rate": "riskpo_stratified, grpo_slow, max_rl_slow",
         "frontier_riskpo_stratified": "riskpo_stratified, max_rl, focal",
         "frontier_mvar_accuracy": "mvar_accuracy, max_rl, focal",
         "frontier_mvar_log_accuracy": "mvar_log_accuracy, max_rl, focal",
