@@ -640,7 +640,7 @@ def test_same_records_give_the_same_bytes(whole: Config, capsys: pytest.CaptureF
         assert claims.main() == 0
         made.append([(whole.results / f"claims.{of}").read_bytes() for of in ("csv", "md")])
     assert made[0] == made[1]
-    assert capsys.readouterr().out.splitlines()[0] == "The verdicts on 19 claims are in results/test/claims.md."
+    assert capsys.readouterr().out.splitlines()[0] == "The verdicts on 22 claims are in results/test/claims.md."
 
 
 def test_what_was_written_reads_back(whole: Config) -> None:
