@@ -663,7 +663,7 @@ def test_table_for_readers(whole: Config) -> None:
     assert first["Claim (source)"] == "RiskPO keeps more entropy than GRPO. (Theorem 2, Fig. 5)"
     assert first["Here"].startswith("RiskPO − GRPO: ") and first["Here"].endswith("] nats per token")
     text = (whole.results / "claims.md").read_text()
-    assert text.startswith("# The claims: verdicts at the scale of profile test\n\nOf 19 claims ")
+    assert text.startswith("# The claims: verdicts at the scale of profile test\n\nOf 22 claims ")
     assert "11 are not measured in this profile" in text
     assert "seeds 0, 1 · 16 questions × 64 responses" in text
     assert "nan" not in text and "<NA>" not in text
