@@ -664,7 +664,7 @@ def test_table_for_readers(whole: Config) -> None:
     assert first["Here"].startswith("RiskPO − GRPO: ") and first["Here"].endswith("] nats per token")
     text = (whole.results / "claims.md").read_text()
     assert text.startswith("# The claims: verdicts at the scale of profile test\n\nOf 22 claims ")
-    assert "11 are not measured in this profile" in text
+    assert "14 are not measured in this profile" in text
     assert "seeds 0, 1 · 16 questions × 64 responses" in text
     assert "nan" not in text and "<NA>" not in text
 
