@@ -97,7 +97,7 @@ def pretrain(
     records = []
     bar = trange(1, config.steps + 1, desc="base model", unit="step", disable=not progress)
     for step in bar:
-        demonstrations = task.demonstrations(config.batch_size, draws, config.numbers)
+        demonstrations = task.demonstrations(config.batch_size, draws, config.difficulties)
         sequences = tokenize(tokenizer, demonstrations)
         tokens = sum(len(response) for _, response in sequences)
         rate = config.learning_rate * schedule(step, config.steps, config.warmup_steps)

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -21,8 +22,8 @@ import yaml
 from riskpo_study.errors import ConfigError
 
 __all__ = [
-    "Config", "Runs", "Task", "Math", "BaseModel", "Risk", "Train", "Hardware", "Rollouts", "Tuning", "Evaluation",
-    "Theory", "from_mapping", "load", "root",
+    "Config", "Runs", "Task", "Programs", "Math", "Code", "BaseModel", "Risk", "Train", "Hardware", "Rollouts",
+    "Tuning", "Evaluation", "Theory", "from_mapping", "load", "root",
 ]  # fmt: skip
 
 
@@ -51,6 +52,7 @@ NonNegative = Annotated[float, Interval(0)]
 Level = Annotated[float, Interval(0, 1, excluded=())]
 OpenLevel = Annotated[float, Interval(0, 1, excluded=(0, 1))]
 Numbers = tuple[Annotated[int, Interval(2, 5, excluded=())], ...]
+Operations = tuple[Annotated[int, Interval(1, 6, excluded=())], ...]
 MAY_BE_EMPTY = object()
 """Mark of a list that may have no values."""
 
@@ -114,7 +116,7 @@ class Runs(Section):
 
 @dataclass(frozen=True)
 class Task(Section):
-    """The questions. `numbers` are the difficulties, `questions` the held-out questions of each."""
+    """Which task, and `questions`, the held-out ones of each difficulty; the other keys are those of `countdown`."""
 
     key = "task"
     name: str
@@ -125,6 +127,18 @@ class Task(Section):
 
     def check(self) -> None:
         _require_distinct("task.numbers", self.numbers)
+
+
+@dataclass(frozen=True)
+class Programs(Section):
+    """The questions of the task `programs`: how many operations the programs behind them have."""
+
+    key = "programs"
+    operations: Operations
+    workers: Count
+
+    def check(self) -> None:
+        _require_distinct("programs.operations", self.operations)
 
 
 @dataclass(frozen=True)
@@ -159,6 +173,45 @@ class Math(Section):
 
 
 @dataclass(frozen=True)
+class Code(Section):
+    """The questions of the task `code`: parts of `datasets.deepcoder`, a window of `datasets.livecodebench`."""
+
+    key = "code"
+    training: tuple[str, ...]
+    most_cases: Count
+    release: str
+    start: str
+    end: str
+    folder: str
+    development: Whole
+    longest_question: Count
+    workers: Count
+
+    def check(self) -> None:
+        _require_distinct("code.training", self.training)
+        for name in ("start", "end"):
+            self._day(name)
+
+    def _day(self, name: str) -> date | None:
+        text = getattr(self, name)
+        try:
+            return None if text == "none" else date.fromisoformat(text)
+        except ValueError as error:
+            raise ConfigError(f"code.{name} = {text!r} must be a day such as '2024-08-01', or none.") from error
+
+    @property
+    def window(self) -> tuple[date | None, date | None]:
+        """First and last day of the contests; None where that end is open."""
+        return self._day("start"), self._day("end")
+
+    @property
+    def deciding(self) -> Mapping[str, object]:
+        """What decides the results, besides the content of the datasets."""
+        keys = ("training", "most_cases", "release", "start", "end", "development", "longest_question")
+        return {key: getattr(self, key) for key in keys}
+
+
+@dataclass(frozen=True)
 class BaseModel(Section):
     """The transformer that every run starts from: a published one, or one trained from scratch."""
 
@@ -170,7 +223,7 @@ class BaseModel(Section):
     heads: Count
     kv_heads: Count
     mlp_width: Count
-    numbers: Numbers
+    difficulties: tuple[Count, ...]
     steps: Count
     batch_size: Count
     learning_rate: Positive
@@ -179,7 +232,7 @@ class BaseModel(Section):
     seed: Whole
 
     def check(self) -> None:
-        _require_distinct("base_model.numbers", self.numbers)
+        _require_distinct("base_model.difficulties", self.difficulties)
         _require_multiple("base_model.width", self.width, "base_model.heads", self.heads)
         _require_multiple("base_model.heads", self.heads, "base_model.kv_heads", self.kv_heads)
 
@@ -354,7 +407,9 @@ class Config:
     profile: str
     runs: Runs
     task: Task
+    programs: Programs
     math: Math
+    code: Code
     base_model: BaseModel
     risk: Risk
     train: Train
@@ -378,8 +433,12 @@ class Config:
             raise ConfigError(
                 f"task.name = {self.task.name!r} is not implemented; known tasks: {', '.join(tasks.TASKS)}."
             )
-        if self.task.name == "math" and self.base_model.pretrained == "none":
-            raise ConfigError("task.name = 'math' needs a published model: name one in base_model.pretrained.")
+        if self.task.name in ("math", "code") and self.base_model.pretrained == "none":
+            raise ConfigError(
+                f"task.name = {self.task.name!r} needs a published model: name one in base_model.pretrained."
+            )
+        if kind := {"countdown": Numbers, "programs": Operations}.get(self.task.name):
+            _checked("base_model.difficulties", self.base_model.difficulties, kind)
         if self.rollouts.engine == "vllm" and self.train.temperature < 0.01:
             raise ConfigError(f"train.temperature = {self.train.temperature}: vLLM samples at 0.01 or more.")
         for name in self.runs.ablations:

@@ -73,6 +73,8 @@ def train(
     run = distributed.main_first(lambda: runs.RunFolder(folder, identity, existing, distributed.is_main()))
     if run.finished:
         return run.path
+    if distributed.is_main() and hasattr(task, "sandbox"):
+        run.note("sandbox", task.sandbox.describe())
 
     found = checkpoints.latest(run.checkpoints)
     policy = Policy.load(base_model if found is None else found[0] / "model", settings.layout, config.hardware)

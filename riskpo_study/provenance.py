@@ -29,7 +29,7 @@ def gather(config: Config) -> dict[str, Any]:
     for algorithm, seed in config.runs.all:
         manifest = runs.read_manifest(config.results / "runs" / f"{algorithm}-{seed}")
         if manifest is not None and manifest["status"] == "finished":
-            kept = ("commit", "changes", "versions", "hardware", "started", "wall_seconds")
+            kept = ("commit", "changes", "versions", "hardware", "sandbox", "started", "wall_seconds")
             found[f"{algorithm}-{seed}"] = {key: manifest[key] for key in kept if key in manifest}
     if found:
         with files.atomic(config.results / "provenance.json") as temporary:
@@ -68,12 +68,21 @@ def as_table(found: dict[str, Any]) -> pd.DataFrame:
         ("Versions", _counted(map(_versions, made))),
         ("Commit", _counted(map(_commit, made))),
     ]
+    if sandboxes := [_sandbox(run) for run in made if "sandbox" in run]:
+        rows.append(("Sandbox", _counted(sandboxes)))
     return pd.DataFrame(rows, columns=["What", "Values"])
 
 
 def _versions(run: dict[str, Any]) -> str:
     """Of the packages that were installed."""
     return ", ".join(f"{package} {version}" for package, version in sorted(run["versions"].items()) if version)
+
+
+def _sandbox(run: dict[str, Any]) -> str:
+    """What kept generated programs in."""
+    held = run["sandbox"]["isolation"]
+    others = [name.replace("_", " ") for name in ("seccomp", "landlock", "own_user") if held[name]]
+    return ", ".join([f"namespaces: {held['namespaces']}", *others])
 
 
 def _commit(run: dict[str, Any]) -> str:

@@ -94,6 +94,11 @@ class RunFolder:
             self._started = time.monotonic() - self._manifest["wall_seconds"]
             self._write_manifest()
 
+    def note(self, key: str, value: Mapping[str, Any]) -> None:
+        """Put into the manifest what does not decide the results, and may be another where the run is continued."""
+        self._manifest[key] = value
+        self._write_manifest()
+
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"

@@ -33,11 +33,11 @@ REFERENCE = METHODS["RiskPO"]
 
 BENCHMARKS = {
     "AIME25": "aime_2025", "AIME24": "aime_2024", "AMC": "amc_2023", "MATH500": "math_500", "Minerva": "minerva_math",
-    "OlympiadBench": "olympiad_bench", "MATH": "math_test", "GSM8K": "gsm8k_test",
+    "OlympiadBench": "olympiad_bench", "MATH": "math_test", "GSM8K": "gsm8k_test", "LiveCodeBench": "livecodebench",
 }  # fmt: skip
-"""Column of the paper → difficulty in the task `math`, where that is the dataset."""
+"""Column of the paper → difficulty in the tasks `math` and `code`, where that is the dataset."""
 DOMAINS = {"LiveCodeBench": "programs", "Geometry3K": "answers about images"}
-"""Column of the paper → what it asks for instead."""
+"""Column of the paper that is of another domain → what it asks for."""
 
 UNREAD = "the paper has no such number, or it could not be read"
 UNASKED = "questions of this profile, not of the paper"

@@ -18,13 +18,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from riskpo_study import config, datasets, files
+from riskpo_study import config, datasets, files, profiles
 from riskpo_study.base_model import KEEP_TOKENIZER, chunks, response_loss, tokenize
-from riskpo_study.datasets import stand_ins
+from riskpo_study.datasets import code_problems, deepcoder, livecodebench, stand_ins
 from riskpo_study.errors import ConfigError, RunError
 from riskpo_study.seeds import generator
 
-__all__ = ["rehearse", "write_model"]
+__all__ = ["rehearse", "write", "write_code", "write_model"]
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -33,6 +33,7 @@ CHAT = (
 """The turns of Qwen2.5's chat template."""
 
 STEPS = 150  # of teaching the model
+VOCABULARY = 700
 
 OVERRIDES = (
     "runs.algorithms=[grpo,riskpo]", "runs.seeds=[0]", "task.questions=6", "math.development=20", "math.workers=1",
@@ -45,11 +46,17 @@ OVERRIDES = (
 )  # fmt: skip
 """What makes a profile of the paper fit two cores; everything else is as in the profile."""
 
+OF_CODE = ("code.development=20", "code.workers=1", "train.max_new_tokens=24", "rollouts.max_model_len=384")
+"""Further ones of a profile of code, whose prompts and responses are longer."""
 
-def write_model(folder: Path, questions: Sequence[datasets.Question]) -> None:
-    """A tiny Qwen2 in bfloat16 and a byte-level BPE tokenizer with chat template, both trained on the questions.
+Lesson = tuple[list[dict[str, str]], str]
+"""Messages, and what to answer."""
 
-    The model for some steps, until it answers in a box and is right now and then.
+
+def write_model(folder: Path, lessons: Sequence[Lesson]) -> None:
+    """A tiny Qwen2 in bfloat16 and a byte-level BPE tokenizer with chat template, both trained on the lessons.
+
+    The model for some steps, until it answers in the form that is asked for and is right now and then.
     """
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
@@ -57,9 +64,10 @@ def write_model(folder: Path, questions: Sequence[datasets.Question]) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator((question.question for question in questions), trainer)
+    texts = (text for asked, answer in lessons for text in (*(message["content"] for message in asked), answer))
+    tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT
     )
@@ -72,7 +80,7 @@ def write_model(folder: Path, questions: Sequence[datasets.Question]) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Qwen2ForCausalLM(shape)
-    _teach(model, fast, questions)
+    _teach(model, fast, lessons)
     model = model.to(torch.bfloat16)  # type: ignore[arg-type]
     model.generation_config = GenerationConfig(eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id)
     with files.atomic(folder) as partial:
@@ -80,10 +88,9 @@ def write_model(folder: Path, questions: Sequence[datasets.Question]) -> None:
         fast.save_pretrained(partial)
 
 
-def _teach(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, questions: Sequence[datasets.Question]) -> None:
-    prompts = [datasets.messages(question.question, "boxed") for question in questions]
-    asked = [tokenizer.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one in prompts]
-    pairs = tokenize(tokenizer, [(str(a), rf"\boxed{{{q.answer}}}") for a, q in zip(asked, questions, strict=True)])
+def _teach(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, lessons: Sequence[Lesson]) -> None:
+    asked = [tokenizer.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one, _ in lessons]
+    pairs = tokenize(tokenizer, [(str(a), answer) for a, (_, answer) in zip(asked, lessons, strict=True)])
     draws = generator(0, "stand-ins")
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(STEPS):
@@ -98,7 +105,19 @@ def write(folder: Path) -> None:
     """A model in `folder/model` and every dataset of `datasets.DATASETS` in `folder/data`."""
     stand_ins.write(folder / "data")
     loaded = [datasets.load(name, folder=folder / "data") for name in datasets.DATASETS]
-    write_model(folder / "model", [question for one in loaded for question in one.questions])
+    questions = [question for one in loaded for question in one.questions]
+    lessons = [(datasets.messages(one.question, "boxed"), rf"\boxed{{{one.answer}}}") for one in questions]
+    write_model(folder / "model", lessons)
+
+
+def write_code(folder: Path) -> None:
+    """A model in `folder/model`, and DeepCoder and LiveCodeBench in `folder/data`."""
+    stand_ins.write_code(folder / "data")
+    loaded = [deepcoder.load(part, 10, folder=folder / "data" / "deepcoder") for part in deepcoder.PARTS]
+    loaded.append(livecodebench.load("release_v6", folder=folder / "data" / "livecodebench"))
+    problems = [problem for one in loaded for problem in one.problems]
+    lessons = [(code_problems.messages(one), stand_ins.solution(one.question)) for one in problems]
+    write_model(folder / "model", lessons)
 
 
 def rehearse(profile: str, folder: Path, overrides: Iterable[str] = ()) -> None:
@@ -115,10 +134,12 @@ def rehearse(profile: str, folder: Path, overrides: Iterable[str] = ()) -> None:
         if (root / name).exists() and not name.startswith("results/"):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy / name)
-    write(folder)
+    task = profiles.composed(profile, root / "conf")[1].task.name
+    (write_code if task == "code" else write)(folder)
     path = [str(Path(sys.executable).parent), os.environ["PATH"]]
     environment = os.environ | {"PATH": os.pathsep.join(path), "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    own = [f"base_model.pretrained={folder / 'model'}", f"math.folder={folder / 'data'}"]
+    own = [f"base_model.pretrained={folder / 'model'}", f"{task}.folder={folder / 'data'}"]
+    own += OF_CODE if task == "code" else ()
     commands = [
         ["git", "init", "--quiet"],  # DVC wants one
         [sys.executable, "-m", "riskpo_study.profiles", profile, *OVERRIDES, *own, *overrides],

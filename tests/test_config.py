@@ -181,8 +181,12 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ),
         ("risk.omega", 10**400, "risk.omega has 401 digits: give a smaller number."),
         ("runs.further_seeds", 3, "runs.further_seeds = 3 must be a list of at least one value."),
-        ("task.name", "chess", "task.name = 'chess' is not implemented; known tasks: countdown, math."),
+        ("task.name", "chess", "task.name = 'chess' is not implemented; known tasks: countdown, programs, math, code."),
         ("task.numbers", [3, 6], "task.numbers[1] = 6 must be between 2 and 5."),
+        ("base_model.difficulties", [1, 3], "base_model.difficulties[0] = 1 must be between 2 and 5."),
+        ("programs.operations", [3, 7], "programs.operations[1] = 7 must be between 1 and 6."),
+        ("code.start", "1 May", "code.start = '1 May' must be a day such as '2024-08-01', or none."),
+        ("task.name", "code", "task.name = 'code' needs a published model: name one in base_model.pretrained."),
         (
             "base_model.heads",
             3,
@@ -294,11 +298,11 @@ def test_study_compares_every_algorithm(project: Path) -> None:
     assert profiles.compose("study", project / "params.yaml").runs.algorithms == tuple(ALGORITHMS)
 
 
-@pytest.mark.parametrize("profile", ["paper_hard", "paper_easy"])
+@pytest.mark.parametrize("profile", ["paper_hard", "paper_easy", "paper_code"])
 def test_profiles_of_the_paper_train_in_whole_bundles_on_every_gpu(project: Path, profile: str) -> None:
     composed = profiles.compose(profile, project / "params.yaml")
     assert composed.train.questions % (composed.risk.bundle_size * composed.train.mini_batches) == 0
-    assert composed.task.name == "math" and composed.base_model.pretrained != "none"
+    assert composed.task.name in ("math", "code") and composed.base_model.pretrained != "none"
     assert composed.train.max_new_tokens < composed.rollouts.max_model_len
     shared = {*composed.runs.seeds} & {*composed.runs.further_seeds}
     assert not composed.runs.ablations or shared  # the cells are compared with RiskPO, seed by seed
@@ -322,7 +326,7 @@ def test_compose_writes_the_bytes_of_dvc(project: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "Unknown profile 'nope'; known: paper_easy, paper_hard, quick, smoke, study, "),
+        (["nope"], "Unknown profile 'nope'; known: paper_code, paper_easy, paper_hard, quick, smoke, study, "),
         (["quick", "train.stepz=3"], "Cannot compose profile 'quick': "),
         (["quick", "train.steps=0"], "Profile 'quick': train.steps = 0 must be at least 1."),
     ],

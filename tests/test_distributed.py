@@ -25,8 +25,8 @@ def study(settings):
     return replace(
         settings,
         task=replace(settings.task, numbers=(2,), largest_number=9, largest_target=20),
-        base_model=replace(settings.base_model, layers=1, width=64, heads=2, kv_heads=1, mlp_width=128, numbers=(2,),
-                           steps=150, batch_size=128, warmup_steps=5),
+        base_model=replace(settings.base_model, layers=1, width=64, heads=2, kv_heads=1, mlp_width=128,
+                           difficulties=(2,), steps=150, batch_size=128, warmup_steps=5),
         train=replace(settings.train, learning_rate=1e-3, warmup_steps=0, micro_batch=2),
         hardware=replace(settings.hardware, shards=2),
     )  # fmt: skip

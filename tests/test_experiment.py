@@ -19,7 +19,10 @@ import yaml
 from riskpo_study import algorithms, checkpoints, runs
 from riskpo_study.errors import RunError
 from riskpo_study.experiment import first_questions, train
+from riskpo_study.tasks.code import Code
 from riskpo_study.tasks.countdown import Countdown
+from riskpo_study.tasks.math import Math
+from riskpo_study.tasks.programs import Programs
 
 DETERMINISTIC = ("metrics", "evaluations", "rollouts")
 
@@ -156,13 +159,21 @@ def test_changed_code_does_not_continue_an_old_run(settings, base_model, tmp_pat
         train(settings, "grpo", 0, base_model, folder)
 
 
-def test_all_training_code_is_in_the_identity():
+@pytest.mark.parametrize("task", [Countdown, Programs, Math, Code])
+def test_all_training_code_is_in_the_identity(task):
     """Every module that a training process loads from the package is either digested or cannot change a number."""
-    code = "import sys, riskpo_study.experiment; print(*[m for m in sys.modules if m.startswith('riskpo_study.')])"
+    code = (
+        f"import sys, riskpo_study.experiment, riskpo_study.tasks.{task.name};"
+        "print(*[m for m in sys.modules if m.startswith('riskpo_study.')])"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     without_numbers = {"config", "errors", "files", "tasks", "tasks.protocol", "rollouts", "tracking"}
-    digested = {name.replace("/", ".") for name in (*runs.TRAINING_CODE, *Countdown.modules)}
-    assert {name.removeprefix("riskpo_study.") for name in loaded} == digested | without_numbers
+    packages = {"verify", "verify.sandbox_worker"}
+    training = {name.replace("/", ".") for name in runs.TRAINING_CODE}
+    of_task = {name.replace("/", ".") for name in task.modules}
+    assert training <= (found := {name.removeprefix("riskpo_study.") for name in loaded})
+    assert found - training - without_numbers - packages <= of_task
+    assert all((Path(runs.__file__).parent / f"{name}.py").is_file() for name in task.modules)
 
 
 def test_the_manifest_says_who_and_where(settings, base_model, tmp_path):

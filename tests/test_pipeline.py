@@ -20,7 +20,7 @@ import pytest
 import yaml
 from papermill import inspect_notebook
 
-from riskpo_study import profiles
+from riskpo_study import profiles, tasks
 from riskpo_study.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +28,7 @@ PACKAGE = "riskpo_study"
 DVC = [sys.executable, "-m", "dvc"]
 DEFINITION = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = DEFINITION["stages"]
-SECTIONS = {"runs", "task", "base_model", "risk", "train", "algorithms", "evaluation"}
+SECTIONS = {"runs", "task", "programs", "base_model", "risk", "train", "algorithms", "evaluation"}
 # What these modules do (check, name, write) does not decide what is computed.
 NEUTRAL = {f"{PACKAGE}/{module}.py" for module in ("__init__", "config", "errors", "files", "notebooks", "tracking")}
 
@@ -72,7 +72,8 @@ def imported_modules(path: str) -> set[str]:
                 if candidate not in found and (ROOT / candidate).is_file():
                     found.add(candidate)
                     pending.append(candidate)
-    return found - NEUTRAL
+    of_task = {f"{PACKAGE}/tasks/${{task.name}}.py"} if f"{PACKAGE}/tasks/__init__.py" in found else set()
+    return found - NEUTRAL | of_task
 
 
 def _direct(source: str) -> Iterator[str]:
@@ -102,6 +103,11 @@ def test_stage_lists_its_code(stage: str) -> None:
         expected = {path} | imported_modules(path)
     listed = {dependency for dependency in dependencies(stage) if dependency.endswith((".py", ".ipynb"))}
     assert listed == expected
+
+
+def test_a_task_is_in_the_module_of_its_name() -> None:
+    """So that the stages can name the module of theirs."""
+    assert all((ROOT / PACKAGE / "tasks" / f"{name}.py").is_file() for name in tasks.TASKS)
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if notebook(stage)])
@@ -195,7 +201,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("profile", ["smoke", "quick", "study", "study_large_numbers"])
+@pytest.mark.parametrize("profile", ["smoke", "quick", "study", "study_programs"])
 def test_dvc_reads_the_stages_of_each_profile(project: Path, profile: str) -> None:
     composed = profiles.compose(profile, project / "params.yaml")
     listed = subprocess.run(

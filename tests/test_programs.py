@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from riskpo_study import base_model, config, experiment, runs, tasks
 from riskpo_study.errors import ConfigError
-from riskpo_study.tasks.programs import BLOCKS, PROBES, SHOWN, Programs, ProgramsSettings, draw, outputs, source_of
+from riskpo_study.tasks.programs import BLOCKS, PROBES, SHOWN, Programs, draw, outputs, source_of
 from riskpo_study.tasks.protocol import Question, Verdict, verdicts
 
 
-def programs(**changes) -> Programs:
-    return Programs(ProgramsSettings(**{"operations": (2, 3), "questions": 8, "workers": 1} | changes))
+def programs(operations=(2, 3), questions=8) -> Programs:
+    task = config.Task("programs", numbers=(3,), largest_number=1, largest_target=1, questions=questions)
+    return Programs(task, config.Programs(operations, workers=1))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -122,7 +124,7 @@ def test_the_split_does_not_depend_on_the_settings(task):
 
 def test_questions_are_ordered_by_difficulty_and_the_same_every_time(task):
     found = task.questions("held_out")
-    assert [q.difficulty for q in found] == [2] * 8 + [3] * 8
+    assert [q.difficulty for q in found] == ["2 operations"] * 8 + ["3 operations"] * 8
     assert found == programs().questions("held_out")
     assert [q.prompt for q in found] == [task.prompt(q) for q in found]
 
@@ -130,7 +132,7 @@ def test_questions_are_ordered_by_difficulty_and_the_same_every_time(task):
 def test_samples_are_different_mixed_and_reproducible(task):
     sample = task.sample(21, seeded())
     assert len({q.id for q in sample}) == 21
-    assert sorted(abs(sum(q.difficulty == k for q in sample) - 10.5) for k in (2, 3)) == [0.5, 0.5]
+    assert sorted(abs(sum(q.difficulty == k for q in sample) - 10.5) for k in task.difficulties) == [0.5, 0.5]
     assert sample == task.sample(21, seeded()) != task.sample(21, seeded(1))
     assert [q.difficulty for q in sample] != sorted(q.difficulty for q in sample)
 
@@ -149,19 +151,17 @@ def test_problems_are_worth_asking(task):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("operations", "message"),
     [
-        ({"operations": ()}, "at least one"),
-        ({"operations": (2, 2)}, "different"),
-        ({"operations": (0,)}, "from 1 to 6"),
-        ({"operations": (7,)}, "from 1 to 6"),
-        ({"questions": 0}, "questions = 0"),
-        ({"workers": 0}, "workers = 0"),
+        ((), "at least one"),
+        ((2, 2), "lists 2 twice"),
+        ((0,), "between 1 and 6"),
+        ((7,), "between 1 and 6"),
     ],
 )
-def test_settings_out_of_range_are_refused(changes, message):
+def test_operations_out_of_range_are_refused(operations, message):
     with pytest.raises(ConfigError, match=message):
-        programs(**changes)
+        programs(operations)
 
 
 def test_too_many_questions_are_refused():
@@ -273,3 +273,29 @@ def test_compact_spelling_gives_the_same_tokens(task):
     for compact, spaced in (("sorted(x)[::-1]", "sorted ( x ) [::-1]"), ("x[0]//3==v", "x [0] // 3 == v")):
         assert tokenizer(compact)["input_ids"] == tokenizer(spaced)["input_ids"]
     assert tokenizer("-7")["input_ids"] != tokenizer("- 7")["input_ids"]
+
+
+# --- the trainer ---
+
+
+def test_a_run_trains_on_programs_and_says_what_held_them(settings, tmp_path):
+    study = replace(
+        settings,
+        task=replace(settings.task, name="programs", questions=3),
+        programs=config.Programs(operations=(2, 3), workers=1),
+        base_model=replace(
+            settings.base_model, layers=1, width=64, heads=2, kv_heads=1, mlp_width=128, difficulties=(2, 3), steps=80,
+            batch_size=64, learning_rate=1e-2, warmup_steps=5,
+        ),
+        train=replace(settings.train, steps=2, max_new_tokens=22),
+    )  # fmt: skip
+    task = tasks.build(study)
+    assert len(base_model.obtain(task, study.base_model, tmp_path / "base")) == 80
+    run = experiment.train(study, "riskpo", 0, tmp_path / "base", tmp_path / "run")
+    metrics = runs.read_records(run, "metrics")
+    assert len(metrics) == 2 and metrics["accuracy/2 operations"].notna().all()
+    evaluations = runs.read_records(run, "evaluations")
+    assert set(evaluations["difficulty"]) == {"2 operations", "3 operations"}
+    assert (evaluations["unparsed"] < evaluations["n"]).any()
+    held = runs.read_manifest(run)["sandbox"]
+    assert held["isolation"] == asdict(task.sandbox.isolation) and held["workers"] == 1

@@ -17,6 +17,7 @@ from riskpo_study import ablations, analysis, config, datasets, profiles, publis
 from riskpo_study.analysis import Resampler
 from riskpo_study.config import Config
 from riskpo_study.records import BASE
+from riskpo_study.tasks.code import EVALUATION
 
 ROOT = Path(__file__).parents[1]
 HARD = ("aime_2025", "aime_2024", "amc_2023", "math_500", "minerva_math", "olympiad_bench")
@@ -42,8 +43,8 @@ def _elsewhere(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def answered(settings: Config, shares: Mapping[str, float], runs: Mapping[str, tuple[int, ...]]) -> pd.DataFrame:
     """Scored answers of algorithms to the questions of a profile, 8 to each, with about these shares of right ones."""
-    math = settings.task.name == "math"
-    asked = {d: 5 + i for i, d in enumerate(settings.math.evaluation if math else settings.task.numbers)}
+    names = {"math": settings.math.evaluation, "code": ("livecodebench",), "programs": ("3 operations", "4 operations")}
+    asked = {d: 5 + i for i, d in enumerate(names.get(settings.task.name, settings.task.numbers))}
     draws = np.random.default_rng(0)
     frames = [
         counts(draws.binomial(8, shares[algorithm], questions), 8, algorithm, seed, difficulty=difficulty)
@@ -100,7 +101,8 @@ def test_every_row_and_column_of_the_paper_is_known() -> None:
         assert set(table.index) <= set(side_by_side.METHODS)
         assert set(table.columns) <= {*side_by_side.BENCHMARKS, *side_by_side.DOMAINS, "average"}
         assert form.family is None or form.family in ablations.FAMILIES
-    assert all(datasets.DATASETS[name].role == "evaluation" for name in side_by_side.BENCHMARKS.values())
+    of_math = set(side_by_side.BENCHMARKS.values()) - {EVALUATION}
+    assert all(datasets.DATASETS[name].role == "evaluation" for name in of_math)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -172,6 +174,17 @@ def test_countdown_stands_beside_the_paper_with_what_there_is(countdown: Config)
     two = lines(countdown, cells, 2)
     assert "LiveCodeBench (ours): another domain than this profile's: programs." in two
     assert "DAPO: secondary sources disagree" in two
+
+
+def test_a_profile_of_code_fills_the_papers_column(compose: Compose) -> None:
+    settings = compose("paper_code")
+    runs = {BASE: (-1,), "grpo": (0, 1), "riskpo": (0, 1)}
+    cells = filled(settings, answered(settings, {BASE: 0.1, "grpo": 0.3, "riskpo": 0.4}, runs))
+    ours = cell(cells, 2, "GRPO", "ours", "LiveCodeBench")
+    assert ours["questions"] == 5 and cell(cells, 2, "GRPO", "paper", "LiveCodeBench")["value"] == 0.258
+    two = lines(settings, cells, 2)
+    assert "questions: LiveCodeBench 5; 8 responses to each." in two and "Another model" not in two
+    assert "MATH; GSM8K (ours): not a benchmark of this profile." in two
 
 
 def test_settings_of_an_ablation_that_the_profile_lacks_are_named(countdown: Config) -> None:

@@ -252,7 +252,7 @@ def small_study(settings: config.Config, engine: str, steps: int) -> config.Conf
         settings,
         task=replace(settings.task, numbers=(2,), largest_number=9, largest_target=20, questions=8),
         base_model=replace(
-            settings.base_model, layers=2, width=64, heads=2, kv_heads=1, mlp_width=128, numbers=(2,), steps=150,
+            settings.base_model, layers=2, width=64, heads=2, kv_heads=1, mlp_width=128, difficulties=(2,), steps=150,
             batch_size=64, learning_rate=3e-3, warmup_steps=5,
         ),
         train=replace(

@@ -25,7 +25,7 @@ from riskpo_study.datasets.code_problems import (
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.verify.sandbox import Case
 
-__all__ = ["PARTS", "load", "problem"]
+__all__ = ["PARTS", "check", "load", "problem"]
 
 NAME = "deepcoder"
 REPOSITORY = "agentica-org/DeepCoder-Preview-Dataset"
@@ -45,8 +45,7 @@ def load(part: str, most_cases: int, *, folder: Path | None = None, revision: st
     Raises:
         ConfigError: for an unknown part; DataError: where a file cannot be read, or no row can be used.
     """
-    if part not in PARTS:
-        raise ConfigError(f"part {part!r} is unknown; choose one of: {', '.join(PARTS)}.")
+    check(part)
     if most_cases < 1:
         raise ConfigError(f"most_cases = {most_cases} must be at least 1.")
     problems, unusable = [], []
@@ -60,6 +59,12 @@ def load(part: str, most_cases: int, *, folder: Path | None = None, revision: st
     remarks = [f"{len(unusable)} rows left out, the first being {unusable[0]}"] if unusable else []
     origin = {"name": f"{NAME}/{part}", "repository": REPOSITORY, "revision": revision if folder is None else None}
     return Loaded(tuple(problems), provenance(problems, remarks, **origin, most_cases=most_cases))
+
+
+def check(part: str) -> None:
+    """ConfigError for an unknown part, before anything is loaded."""
+    if part not in PARTS:
+        raise ConfigError(f"part {part!r} is unknown; choose one of: {', '.join(PARTS)}.")
 
 
 def problem(row: Mapping[str, Any], part: str, number: int, most_cases: int) -> CodeProblem:

@@ -27,7 +27,7 @@ from riskpo_study.datasets.code_problems import (
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.verify.sandbox import Case
 
-__all__ = ["RELEASES", "decode_tests", "load", "problem"]
+__all__ = ["RELEASES", "check", "decode_tests", "load", "problem"]
 
 NAME = "livecodebench"
 REPOSITORY = "livecodebench/code_generation_lite"
@@ -60,10 +60,7 @@ def load(
     Raises:
         ConfigError: for an unknown release or an empty window; DataError: where a file or a row is not as published.
     """
-    if release not in RELEASES:
-        raise ConfigError(f"release {release!r} is unknown; choose one of: {', '.join(RELEASES)}.")
-    if start and end and start > end:
-        raise ConfigError(f"{NAME}: no day is from {start} to {end}: exchange start and end.")
+    check(release, start, end)
     names, published = RELEASES[release]
     problems, remarks, rows = [], [], 0
     for number, row in read_rows(NAME, find_files(NAME, REPOSITORY, revision, names, folder)):
@@ -78,6 +75,14 @@ def load(
     origin = {"name": NAME, "repository": REPOSITORY, "revision": revision if folder is None else None}
     window = {"release": release, "start": str(start or ""), "end": str(end or "")}
     return Loaded(tuple(problems), provenance(problems, remarks, **origin, **window))
+
+
+def check(release: str, start: date | None, end: date | None) -> None:
+    """ConfigError for an unknown release or an empty window, before anything is loaded."""
+    if release not in RELEASES:
+        raise ConfigError(f"release {release!r} is unknown; choose one of: {', '.join(RELEASES)}.")
+    if start and end and start > end:
+        raise ConfigError(f"{NAME}: no day is from {start} to {end}: exchange start and end.")
 
 
 def problem(row: Mapping[str, Any], number: int) -> CodeProblem:

@@ -1,26 +1,32 @@
 r"""Small local copies of every dataset, in its published schema, for tests and dry runs without a network.
 
 The questions are arithmetic of our own, the same on every machine; some rows have what is peculiar to the schema, such
-as an empty box or an answer stored as a float. `python -m riskpo_study.datasets.stand_ins FOLDER` writes them.
+as an empty box or an answer stored as a float. `python -m riskpo_study.datasets.stand_ins FOLDER` writes them, those of
+code into its folders `deepcoder` and `livecodebench`.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import pickle
 import random
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow.parquet import write_table
 
+from riskpo_study.datasets import deepcoder, livecodebench
 from riskpo_study.datasets.prompts import INSTRUCTIONS
 from riskpo_study.datasets.registry import DATASETS
 
-__all__ = ["write"]
+__all__ = ["solution", "write", "write_code"]
 
 TRAINING, EVALUATION = 64, 8  # generated questions
 WORDS = ("marbles", "apples", "coins", "stamps", "pencils", "shells", "tickets", "buttons")
@@ -216,5 +222,107 @@ _SCHEMAS: dict[str, Callable[[list[_Sum]], Iterator[Row]]] = {
 }
 
 
+@dataclass(frozen=True)
+class _Shift:
+    """What a program, or a function, has to add to a number."""
+
+    by: int
+    function: bool
+
+    @property
+    def question(self) -> str:
+        wanted = "Return n" if self.function else "Read a number n and print it"
+        return f"{wanted} plus {self.by}."
+
+    @property
+    def starter_code(self) -> str:
+        return "def f(n: int) -> int:" if self.function else ""
+
+    @property
+    def tests(self) -> list[tuple[int, int]]:
+        return [(n, n + self.by) for n in (0, 7, 30)]
+
+
+def solution(question: str) -> str:
+    """A response that solves one of the problems that `write_code` makes up."""
+    by = question.removesuffix(".").rpartition(" ")[2]
+    body = f"def f(n): return n + {by}" if question.startswith("Return") else f"print(int(input()) + {by})"
+    return f"```python\n{body}\n```"
+
+
+def write_code(folder: Path) -> None:
+    """Every part of `deepcoder` and every file of `livecodebench`, half of the problems with a function to write.
+
+    The contests of LiveCodeBench are ten days apart, from May 2023 to April 2025.
+    """
+    for part in deepcoder.PARTS:
+        rows = [_PARTS[part](one) for one in _shifts(part, TRAINING // 2)]
+        place = folder / "deepcoder" / part
+        place.mkdir(parents=True)
+        write_table(pa.Table.from_pylist(rows), place / "train-00000-of-00001.parquet")
+    files, _ = livecodebench.RELEASES["release_v6"]
+    contests = list(enumerate(_shifts("livecodebench", 12 * len(files))))
+    (folder / "livecodebench").mkdir()
+    for i, name in enumerate(files):
+        lines = "".join(json.dumps(_contest(*one)) + "\n" for one in contests[12 * i : 12 * (i + 1)])
+        (folder / "livecodebench" / name).write_text(lines, encoding="utf-8")
+
+
+def _shifts(name: str, count: int) -> list[_Shift]:
+    """Different ones."""
+    numbers = random.Random(name).sample(range(1, 100), count)
+    return [_Shift(number, function=bool(i % 2)) for i, number in enumerate(numbers)]
+
+
+def _taco(one: _Shift) -> Row:
+    inputs, outputs = zip(*one.tests, strict=True)
+    tests: Row = {"inputs": [f"{n}\n" for n in inputs], "outputs": [f"{n}\n" for n in outputs]}
+    if one.function:
+        tests = {"fn_name": "f", "inputs": [[n] for n in inputs], "outputs": [[n] for n in outputs]}
+    return {"problem": one.question, "starter_code": one.starter_code, "tests": json.dumps(tests)}
+
+
+def _primeintellect(one: _Shift) -> Row:
+    if one.function:
+        tests: list[Row] = [
+            {"type": "function_call", "fn_name": "f", "input": [n], "output": [m]} for n, m in one.tests
+        ]
+    else:
+        tests = [{"type": "stdin_stdout", "input": f"{n}\n", "output": f"{m}\n"} for n, m in one.tests]
+    return {"problem": one.question, "tests": json.dumps(tests)}
+
+
+def _lcbv5(one: _Shift) -> Row:
+    metadata = {"func_name": "f" if one.function else None}
+    tests = [{**test, "metadata": metadata} for test in _contest_tests(one)]
+    return {"problem": one.question, "starter_code": one.starter_code, "tests": json.dumps(tests)}
+
+
+def _contest_tests(one: _Shift) -> list[Row]:
+    kind = "functional" if one.function else "stdin"
+    return [{"input": str(n), "output": str(m), "testtype": kind} for n, m in one.tests]
+
+
+def _contest(index: int, one: _Shift) -> Row:
+    first, *others = _contest_tests(one)
+    return {
+        "question_title": "Shift",
+        "question_content": one.question,
+        "platform": "leetcode" if one.function else "atcoder",
+        "question_id": f"abc{index}_a",
+        "contest_id": f"abc{index}",
+        "contest_date": f"{date(2023, 5, 7) + timedelta(days=10 * index)}T00:00:00",
+        "starter_code": one.starter_code,
+        "difficulty": ("easy", "medium", "hard")[index % 3],
+        "public_test_cases": json.dumps([first]),
+        "private_test_cases": base64.b64encode(zlib.compress(pickle.dumps(json.dumps(others)))).decode(),
+        "metadata": json.dumps({"func_name": "f"} if one.function else {}),
+    }
+
+
+_PARTS: dict[str, Callable[[_Shift], Row]] = {"taco": _taco, "primeintellect": _primeintellect, "lcbv5": _lcbv5}
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
+    write_code(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Tasks by name."""
+"""Tasks by name, each in the module of that name, which is loaded when it is asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from riskpo_study.errors import ConfigError
-from riskpo_study.tasks.countdown import Countdown
 from riskpo_study.tasks.protocol import Question, Task, Verdict
 
 if TYPE_CHECKING:
@@ -15,13 +14,36 @@ if TYPE_CHECKING:
 __all__ = ["TASKS", "Question", "Task", "Verdict", "build"]
 
 
+def _countdown(config: Config) -> Task:
+    from riskpo_study.tasks.countdown import Countdown
+
+    return Countdown(config.task)
+
+
+def _programs(config: Config) -> Task:
+    from riskpo_study.tasks.programs import Programs
+
+    return Programs(config.task, config.programs)
+
+
 def _math(config: Config) -> Task:
-    from riskpo_study.tasks.math import Math  # its datasets and checker are no part of a plain run
+    from riskpo_study.tasks.math import Math
 
     return Math(config.task, config.math)
 
 
-TASKS: dict[str, Callable[[Config], Task]] = {"countdown": lambda config: Countdown(config.task), "math": _math}
+def _code(config: Config) -> Task:
+    from riskpo_study.tasks.code import Code
+
+    return Code(config.task, config.code)
+
+
+TASKS: dict[str, Callable[[Config], Task]] = {
+    "countdown": _countdown,
+    "programs": _programs,
+    "math": _math,
+    "code": _code,
+}
 
 
 def build(config: Config) -> Task:

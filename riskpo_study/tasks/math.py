@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from riskpo_study.errors import ConfigError
-from riskpo_study.seeds import derive
 from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
+from riskpo_study.tasks.splits import draw, set_aside
 
 if TYPE_CHECKING:
     from riskpo_study import datasets
@@ -31,8 +31,8 @@ class Math:
 
     name = "math"
     modules: tuple[str, ...] = (
-        "tasks/math", "datasets/loading", "datasets/gold_answers", "datasets/prompts", "datasets/registry",
-        "verify/math_answers", "verify/final_answer", "verify/notation", "verify/equivalence",
+        "tasks/math", "tasks/splits", "datasets/loading", "datasets/gold_answers", "datasets/prompts",
+        "datasets/registry", "verify/math_answers", "verify/final_answer", "verify/notation", "verify/equivalence",
     )  # fmt: skip
 
     def __init__(self, task: TaskConfig, config: MathConfig) -> None:
@@ -62,12 +62,8 @@ class Math:
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different training questions, uniformly drawn. Raises ConfigError where there are fewer."""
         _, training = self._training
-        if n > len(training):
-            raise ConfigError(
-                f"{n} questions are asked for at a time, and {', '.join(self.config.training)} have {len(training)} to "
-                f"train on: ask for fewer, or lower math.development = {self.config.development}."
-            )
-        return [training[i] for i in torch.randperm(len(training), generator=generator)[:n].tolist()]
+        remedy = f"lower math.development = {self.config.development}"
+        return draw(training, n, generator, self.config.training, remedy)
 
     def prompt(self, question: Question) -> Prompt:
         """One message of the user: the question in its instruction."""
@@ -101,15 +97,9 @@ class Math:
 
     @cached_property
     def _training(self) -> tuple[list[Question], list[Question]]:
-        """The questions set aside for development, in random order, and those to train on, in published order.
-
-        A hash of the question alone decides, so that the first are the same whatever the seeds.
-        """
+        """The questions set aside for development, and those to train on."""
         questions = [question for name in self.config.training for question in self._questions(name)]
-        ranked = sorted(questions, key=lambda question: derive(0, "math", "development", question.id))
-        aside = ranked[: self.config.development]
-        kept = {question.id for question in aside}
-        return aside, [question for question in questions if question.id not in kept]
+        return set_aside(questions, self.config.development, self.name)
 
     def _questions(self, name: str) -> list[Question]:
         from riskpo_study.datasets import messages

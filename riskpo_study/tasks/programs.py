@@ -17,7 +17,6 @@ import ast
 import functools
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from textwrap import indent
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -26,19 +25,21 @@ import torch
 
 from riskpo_study.errors import ConfigError
 from riskpo_study.seeds import derive
-from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
+from riskpo_study.tasks.protocol import SANDBOX, Difficulty, Prompt, Question, Split, Verdict
 from riskpo_study.verify.sandbox import Case, Limits, Program, Sandbox
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Programs", "ProgramsSettings", "draw"]
+    from riskpo_study.config import Programs as ProgramsConfig
+    from riskpo_study.config import Task as TaskConfig
+
+__all__ = ["Programs", "draw"]
 
 LARGEST = 99  # in magnitude, of a token and of every number a problem returns
 LONGEST_LIST = 5  # that a problem takes or returns
 LONGEST = 256  # characters of a response that are read
 LONGEST_BODY = 19  # tokens of a program that is drawn, so that prompt, response and its end have at most 64
-MOST_OPERATIONS = 6
 DISTINCT = 5  # outputs that the fixed inputs of a problem have at least
 EASIER = 1000  # programs drawn to tell what takes fewer operations
 PATIENCE = 20_000  # programs drawn in a row without a new problem before there are held to be no more
@@ -217,43 +218,19 @@ def _easier(operations: int) -> frozenset[str]:
     return frozenset(drawn)
 
 
-@dataclass(frozen=True)
-class ProgramsSettings:
-    """The questions: how many operations a program has, its difficulty, and how many questions each split has of each.
-
-    ``workers``: processes that run responses at the same time.
-    """
-
-    operations: tuple[int, ...]
-    questions: int
-    workers: int
-
-    def __post_init__(self) -> None:
-        if not self.operations or len(set(self.operations)) < len(self.operations):
-            raise ConfigError(f"operations = {list(self.operations)} must be different numbers, at least one.")
-        if not all(1 <= number <= MOST_OPERATIONS for number in self.operations):
-            raise ConfigError(f"operations = {list(self.operations)} must be from 1 to {MOST_OPERATIONS}.")
-        for name in ("questions", "workers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1.")
-
-
 class Programs:
-    """The task of the settings: a question's difficulty is the number of operations of the program behind it."""
+    """The task of the sections ``task`` and ``programs``: a difficulty is how many operations a program has."""
 
     name = "programs"
-    modules: tuple[str, ...] = (
-        "tasks/programs", "verify/sandbox", "verify/sandbox_worker/candidate", "verify/sandbox_worker/kernel",
-        "verify/sandbox_worker/loop",
-    )  # fmt: skip
+    modules: tuple[str, ...] = ("tasks/programs", *SANDBOX)
 
-    def __init__(self, config: ProgramsSettings) -> None:
-        self.config = config
+    def __init__(self, task: TaskConfig, config: ProgramsConfig) -> None:
+        self.config, self.each = config, task.questions
 
     @property
     def difficulties(self) -> list[Difficulty]:
-        """How many operations the programs behind the questions have."""
-        return [*sorted(self.config.operations)]
+        """How many operations the programs behind the questions have: ``3 operations``."""
+        return [_difficulty(operations) for operations in sorted(self.config.operations)]
 
     @property
     def provenance(self) -> dict[str, object]:
@@ -301,19 +278,19 @@ class Programs:
         return Sandbox(LIMITS, self.config.workers)
 
     def questions(self, split: Split) -> list[Question]:
-        """``config.questions`` problems per difficulty, all different."""
+        """``task.questions`` problems per difficulty, all different."""
         rng = random.Random(derive(0, "programs", split))
         taken: set[str] = set()
         return [
             _question(problem)
             for operations in sorted(self.config.operations)
-            for problem in self._take(self.config.questions, operations, split, rng, taken)
+            for problem in self._take(self.each, operations, split, rng, taken)
         ]
 
     def demonstrations(
         self, n: int, generator: torch.Generator, difficulties: Collection[int] | None = None
     ) -> list[tuple[str, str]]:
-        """``n`` random training problems, equally many of each difficulty, with a random solution each."""
+        """``n`` random training problems, equally many of each number of operations, with a random solution each."""
         mixture = self._mixture(n, difficulties or self.config.operations, generator, None)
         return [(problem.prompt(), problem.body) for problem in mixture]
 
@@ -386,4 +363,8 @@ def source_of(response: str) -> str | None:
 
 def _question(problem: _Problem) -> Question:
     cases = tuple(Case([given], value) for given, value in zip(PROBES, problem.outputs, strict=True))
-    return Question(f"programs {problem.name}", problem.prompt(), problem.operations, {"cases": cases})
+    return Question(f"programs {problem.name}", problem.prompt(), _difficulty(problem.operations), {"cases": cases})
+
+
+def _difficulty(operations: int) -> Difficulty:
+    return f"{operations} operation{'s' if operations > 1 else ''}"

@@ -11,14 +11,24 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
+    from riskpo_study.verify.sandbox import Sandbox
+
 Split = Literal["development", "held_out"]
 
 Difficulty = int | str
-"""A level that the task defines, or the name of a benchmark: what results are told apart by."""
+"""What results are told apart by, as figures and tables call it: a level (``3 operations``) or the name of a benchmark.
+
+Countdown's are integers, which are read as numbers of numbers."""
 
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A text that the model continues, or messages (`role`, `content`) that it answers in its chat template."""
+
+
+SANDBOX: tuple[str, ...] = (
+    "verify/sandbox", "verify/sandbox_worker/candidate", "verify/sandbox_worker/kernel", "verify/sandbox_worker/loop",
+)  # fmt: skip
+"""The `modules` of the sandbox."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,15 @@ class Task(Protocol):
         ...
 
 
+class SandboxedTask(Task, Protocol):
+    """A task that runs what the policy writes; what holds it goes into the manifest of a run."""
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """Where programs run; started when first needed."""
+        ...
+
+
 class BatchTask(Task, Protocol):
     """A task whose verification is worth several processes."""
 
@@ -100,7 +119,7 @@ class TeachableTask(Task, Protocol):
     def demonstrations(
         self, n: int, generator: torch.Generator, difficulties: Collection[int] | None = None
     ) -> list[tuple[str, str]]:
-        """``n`` pairs (prompt, solution) of the training split; by default of the task's difficulties."""
+        """``n`` pairs (prompt, solution) of the training split; by default of the levels that the task asks."""
         ...
 
 
