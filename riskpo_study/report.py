@@ -183,7 +183,7 @@ SECTIONS = (
         ),
         Figure(
             "distinct_answers", "Different right answers",
-            "How many different right expressions a policy gives to a question.", findings.distinct_answers,
+            "How many different right answers a policy gives to a question.", findings.distinct_answers,
         ),
         Figure(
             "overlap", "Which questions are solved",

@@ -1,6 +1,11 @@
-"""The numbers of the README, and of the log's last entries, are those of the committed results."""
+"""The numbers of the README, and of the log's last entries, are those of the committed results; its examples run."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -77,3 +82,49 @@ def test_ours_are_told_as_they_are() -> None:
     assert said in text
     assert (preset.options["credit"], preset.options["bundling"]) == ("marginal", "stratified")
     assert ALGORITHMS["riskpo_marginal"].options == ALGORITHMS["riskpo"].options | {"credit": "marginal"}
+
+
+TRAINED = """
+import pathlib
+from riskpo_study import base_model, experiment, profiles, runs, seeds, tasks
+
+root = pathlib.Path.cwd()
+small = ["base_model.steps=40", "base_model.batch_size=64", "base_model.learning_rate=0.01", "base_model.layers=1"]
+small += ["base_model.warmup_steps=5", "train.steps=2", "train.curve_questions=4", "train.curve_samples=8"]
+settings = profiles.compose("sorting", root / "params.yaml", small)
+task = tasks.build(settings)
+training, held_out = task.sample(40, seeds.generator(0, "some")), task.questions("held_out")
+assert len(held_out) == 2 * settings.task.questions and len({q.id for q in held_out + training}) == len(held_out) + 40
+question = held_out[0]
+right = question.payload["answer"]
+assert [task.verify(question, text).reward for text in (right, f" {right} ", "", right[::-1])] == [1, 1, 0, 0]
+base_model.obtain(task, settings.base_model, root / "base")
+run = experiment.train(settings, "riskpo", 0, root / "base", root / "run")
+metrics = runs.read_records(run, "metrics")
+assert len(metrics) == 2 and metrics["accuracy/3 digits"].gt(0).any(), metrics["accuracy/3 digits"]
+assert set(runs.read_records(run, "evaluations")["difficulty"]) == {"3 digits", "4 digits"}
+"""
+
+
+def test_the_task_of_the_readme_trains(tmp_path: Path) -> None:
+    """Its files, written where it says, in a copy of the package."""
+    text = (root() / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Add a task\n")[2].partition("\n## ")[0]
+    assert section.count("\n") < 60
+    for name in ("riskpo_study", "conf"):
+        shutil.copytree(root() / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root() / "dvc.yaml", tmp_path)
+    blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", section, flags=re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        named = re.search(r"# ((?:riskpo_study|conf)/[\w/]+\.\w+)", block)
+        assert named
+        with (tmp_path / named[1]).open("a", encoding="utf-8") as file:
+            file.write(block)
+    command = re.search(r"make repro PROFILE=(\w+)", section)
+    assert command and (tmp_path / "conf" / "profile" / f"{command[1]}.yaml").is_file()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINED], cwd=tmp_path, env=environment, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -20,6 +20,7 @@ import torch
 from riskpo_study.errors import ConfigError
 from riskpo_study.seeds import derive, generator
 from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
+from riskpo_study.tasks.vocabulary import word_level
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -183,7 +184,7 @@ class Countdown:
     """
 
     name = "countdown"
-    modules: tuple[str, ...] = ("tasks/countdown",)
+    modules: tuple[str, ...] = ("tasks/countdown", "tasks/vocabulary")
 
     def __init__(self, config: TaskConfig) -> None:
         for key in ("largest_number", "largest_target"):
@@ -243,25 +244,9 @@ class Countdown:
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """Word-level: each integer up to the largest number or target, operator and sign is one token."""
-        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-        from transformers import PreTrainedTokenizerFast
-
-        special = ["<pad>", "<eos>", "<unk>"]
         integers = map(str, range(max(self.config.largest_number, self.config.largest_target) + 1))
-        words = [*special, *OPERATORS, "(", ")", "=", ":", *integers]
-        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-        ascii_signs = [normalizers.Replace(chr(sign), plain) for sign, plain in ASCII.items()]
-        tokenizer.normalizer = normalizers.Sequence(ascii_signs)
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[0-9]+|\S"), behavior="removed", invert=True)
-        return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            pad_token="<pad>",
-            eos_token="<eos>",
-            unk_token="<unk>",
-            padding_side="left",
-            model_input_names=["input_ids", "attention_mask"],
-            clean_up_tokenization_spaces=False,
-        )
+        signs = {chr(sign): plain for sign, plain in ASCII.items()}
+        return word_level([*OPERATORS, "(", ")", "=", ":", *integers], r"[0-9]+|\S", replaced=signs)
 
     def _mixture(self, n: int, sizes: Collection[int], generator: torch.Generator, *, distinct: bool) -> list[_Solved]:
         """``n`` of the training split in random order; chance decides which sizes get the remainder."""

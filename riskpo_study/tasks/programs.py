@@ -26,6 +26,7 @@ import torch
 from riskpo_study.errors import ConfigError
 from riskpo_study.seeds import derive
 from riskpo_study.tasks.protocol import SANDBOX, Difficulty, Prompt, Question, Split, Verdict
+from riskpo_study.tasks.vocabulary import word_level
 from riskpo_study.verify.sandbox import Case, Limits, Program, Sandbox
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ class Programs:
     """The task of the sections ``task`` and ``programs``: a difficulty is how many operations a program has."""
 
     name = "programs"
-    modules: tuple[str, ...] = ("tasks/programs", *SANDBOX)
+    modules: tuple[str, ...] = ("tasks/programs", "tasks/vocabulary", *SANDBOX)
 
     def __init__(self, task: TaskConfig, config: ProgramsConfig) -> None:
         self.config, self.each = config, task.questions
@@ -296,23 +297,8 @@ class Programs:
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """Word-level: each integer of a problem, name, sign and index such as ``[::-1]`` is one token."""
-        from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-        from transformers import PreTrainedTokenizerFast
-
-        special = ["<pad>", "<eos>", "<unk>"]
-        words = [*special, *WORDS, *map(str, range(-LARGEST, LARGEST + 1))]
-        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-        split = Regex(r"\[(?:0|-1|1:|:-1|::-1)\]|->|//|==|-?[0-9]+|[A-Za-z]+|\S")
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(split, behavior="removed", invert=True)
-        return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            pad_token="<pad>",
-            eos_token="<eos>",
-            unk_token="<unk>",
-            padding_side="left",
-            model_input_names=["input_ids", "attention_mask"],
-            clean_up_tokenization_spaces=False,
-        )
+        split = r"\[(?:0|-1|1:|:-1|::-1)\]|->|//|==|-?[0-9]+|[A-Za-z]+|\S"
+        return word_level([*WORDS, *map(str, range(-LARGEST, LARGEST + 1))], split)
 
     def _mixture(
         self, n: int, difficulties: Collection[int], generator: torch.Generator, taken: set[str] | None

@@ -54,7 +54,10 @@ class Verdict:
 
 
 class Task(Protocol):
-    """A source of questions whose responses can be verified."""
+    """A source of questions whose responses can be verified.
+
+    A class that derives from it has what is said here of questions that it makes itself: no data, disjoint splits.
+    """
 
     name: str
 
@@ -69,7 +72,7 @@ class Task(Protocol):
     @property
     def provenance(self) -> Mapping[str, Any]:
         """What identifies data that the task does not make itself; a run goes on only with the same."""
-        ...
+        return {}
 
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different questions of the training split, in random order."""
@@ -77,7 +80,7 @@ class Task(Protocol):
 
     def prompt(self, question: Question) -> Prompt:
         """What the policy continues or answers."""
-        ...
+        return question.prompt
 
     def verify(self, question: Question, response: str) -> Verdict:
         """Judge a response; never raises, whatever the string."""
@@ -89,7 +92,9 @@ class Task(Protocol):
 
     def overlap(self) -> pd.DataFrame:
         """What training and held-out questions share, a row a source; none where they are disjoint by construction."""
-        ...
+        import pandas as pd
+
+        return pd.DataFrame()
 
 
 class SandboxedTask(Task, Protocol):
