@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from riskpo_study import config, profiles
-from riskpo_study.datasets import DATASETS
+from riskpo_study.datasets import DATASETS, deepcoder, livecodebench
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "paper_scale.md").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def composed(profile: str) -> config.Config:
     return profiles.composed(profile, ROOT / "conf")[1]
 
 
-def test_downloads_are_the_pinned_models_and_datasets_of_the_two_profiles() -> None:
+def test_downloads_are_the_pinned_models_and_datasets_of_the_profiles() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("repository")
     parser.add_argument("--repo-type")
@@ -40,7 +40,12 @@ def test_downloads_are_the_pinned_models_and_datasets_of_the_two_profiles() -> N
     both = [composed(profile) for profile in ("paper_hard", "paper_easy")]
     assert models == {(one.base_model.pretrained, one.base_model.revision) for one in both}
     sources = [DATASETS[name] for one in both for name in (*one.math.training, *one.math.evaluation)]
-    assert files == {(source.repository, source.commit, source.files) for source in sources}
+    code = composed("paper_code").code
+    parts = {(deepcoder.REPOSITORY, deepcoder.COMMIT, f"{part}/train-*.parquet") for part in code.training}
+    contests, _ = livecodebench.RELEASES[code.release]
+    of_code = {(livecodebench.REPOSITORY, livecodebench.COMMIT, name) for name in contests} | parts
+    assert files == {(source.repository, source.commit, source.files) for source in sources} | of_code
+    assert (composed("paper_code").base_model.pretrained, composed("paper_code").base_model.revision) in models
 
 
 def test_profiles_compose_with_the_overrides_of_the_page() -> None:
@@ -96,7 +101,7 @@ def test_every_metric_and_key_is_one() -> None:
         assert key in params[section]
 
 
-@pytest.mark.parametrize("profile", ["paper_hard", "paper_easy"])
+@pytest.mark.parametrize("profile", ["paper_hard", "paper_easy", "paper_code"])
 def test_numbers_of_the_profiles_are_those_of_the_page(profile: str) -> None:
     train = composed(profile).train
     each = train.questions // train.mini_batches
