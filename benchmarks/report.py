@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from riskpo_study import sections
+
 HERE = Path(__file__).parent
 README = HERE / "README.md"
 
@@ -50,9 +52,7 @@ def render(result: Mapping[str, Any]) -> str:
     else:
         header, rows = _timed(result["rounds"])
         count = f" {len(next(iter(result['rounds'].values())))} rounds."
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{result['settings']}{count} Machine: {host}; {versions}.\n\n{table}\n"
+    return f"{result['settings']}{count} Machine: {host}; {versions}.\n\n{sections.table(header, rows)}"
 
 
 def _timed(rounds: Mapping[str, list[Record]]) -> tuple[list[str], list[list[str]]]:
@@ -74,17 +74,7 @@ def publish(name: str, result: Mapping[str, Any]) -> None:
     path = HERE / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    write_section(name, result)
-
-
-def write_section(name: str, result: Mapping[str, Any]) -> None:
-    """Replace what stands between `<!-- name -->` and `<!-- /name -->` in README.md."""
-    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    before, _, rest = README.read_text(encoding="utf-8").partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise ValueError(f"{README.name} has no lines {begin.strip()} and {end}: add them where the table belongs")
-    README.write_text(before + begin + render(result) + end + after, encoding="utf-8")
+    sections.write(README, name, render(result))
 
 
 def _number(value: float) -> str:
@@ -93,4 +83,4 @@ def _number(value: float) -> str:
 
 if __name__ == "__main__":
     for file in sorted((HERE / "results").glob("*.json")):
-        write_section(file.stem, json.loads(file.read_text(encoding="utf-8")))
+        sections.write(README, file.stem, render(json.loads(file.read_text(encoding="utf-8"))))

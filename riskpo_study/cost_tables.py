@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from riskpo_study import config, profiles
+from riskpo_study import config, profiles, sections
 from riskpo_study.config import Config
-from riskpo_study.costs import GIB, Estimate, estimates
-from riskpo_study.errors import ConfigError
+from riskpo_study.costs import Estimate, estimates
+from riskpo_study.errors import ConfigError, RunError
+from riskpo_study.gpus import GIB
 
-__all__ = ["report", "tables", "write"]
+__all__ = ["report", "reports"]
 
 PROFILES = ("paper_hard", "paper_easy")
-BEGIN, END = "<!-- costs -->\n", "<!-- /costs -->"
+SECTION = "costs"
+"""Of docs/paper_scale.md."""
 _PARTS = (
     "bfloat16 weights", "float32 weights", "AdamW", "gradients", "activations", "logits", "vLLM", "reserve",
 )  # fmt: skip
@@ -35,7 +37,7 @@ def report(settings: Config) -> str:
         f"`{settings.profile}`: {settings.base_model.pretrained} of {first.shape.parameters / 1e9:.2f} billion "
         f"parameters on {first.gpus} GPUs, responses of {round(first.response):,} tokens on average and "
         f"{settings.train.max_new_tokens:,} at most. A GPU holds up to {peak:.1f} of {room:.1f} GiB{fit}; vLLM's cache "
-        f"has room for {first.cached_tokens() / 1e6:.1f} million tokens.\n"
+        f"has room for {first.engine.cached_tokens() / 1e6:.1f} million tokens.\n"
     )
     disk = ", ".join(f"{what} {_number(size / 1e9)} GB" for what, size in first.disk().items())
     return "\n".join([intro, _memory_table(first), _step_table(on), _stage_table(on), f"Disk: {disk}.\n"])
@@ -46,7 +48,7 @@ def _memory_table(estimate: Estimate) -> str:
     for name, parts in estimate.memory().items():
         sizes = [f"{parts[part] / GIB:.1f}" if part in parts else "–" for part in _PARTS]
         rows.append([name, *sizes, f"{sum(parts.values()) / GIB:.1f}"])
-    return _table([f"GiB of {estimate.gpu.memory / GIB:.1f}", *_PARTS, "in all"], rows)
+    return sections.table([f"GiB of {estimate.gpu.memory / GIB:.1f}", *_PARTS, "in all"], rows)
 
 
 def _step_table(on: Mapping[str, Estimate]) -> str:
@@ -54,7 +56,7 @@ def _step_table(on: Mapping[str, Estimate]) -> str:
     for gpu, estimate in on.items():
         step = estimate.step()
         rows.append([gpu, *map(_number, step.values()), _number(sum(step.values()))])
-    return _table(["seconds of a step", *next(iter(on.values())).step(), "in all"], rows)
+    return sections.table(["seconds of a step", *next(iter(on.values())).step(), "in all"], rows)
 
 
 def _stage_table(on: Mapping[str, Estimate]) -> str:
@@ -73,12 +75,7 @@ def _stage_table(on: Mapping[str, Estimate]) -> str:
     for gpu, found in stages.items():
         hours = sum(stage.hours() for stage in found)
         total += ["", _number(hours), _number(hours * on[gpu].gpu.price)]
-    return _table(header, [*rows, total])
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return sections.table(header, [*rows, total])
 
 
 def _number(value: float) -> str:
@@ -86,16 +83,7 @@ def _number(value: float) -> str:
     return f"{float(f'{value:.2g}'):,.0f}" if value >= 9.95 else f"{value:#.2g}"
 
 
-def write(document: Path, conf: Path) -> None:
-    """Replace what stands between the marks in `document` by the reports of `PROFILES`, composed from `conf`."""
-    before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ConfigError(f"{document} lacks the lines {BEGIN.strip()} and {END}: add them where the tables belong.")
-    document.write_text(f"{before}{BEGIN}{tables(conf)}{END}{after}", encoding="utf-8")
-
-
-def tables(conf: Path) -> str:
+def reports(conf: Path) -> str:
     """The reports of `PROFILES`, composed from the folder `conf`."""
     return "\n".join(report(profiles.composed(profile, conf)[1]) for profile in PROFILES)
 
@@ -106,10 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.write:
-            write(config.root() / "docs" / "paper_scale.md", config.root() / "conf")
+            root = config.root()
+            sections.write(root / "docs" / "paper_scale.md", SECTION, reports(root / "conf"))
         else:
             print(report(config.load()))
-    except ConfigError as error:
+    except (ConfigError, RunError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

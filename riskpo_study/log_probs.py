@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LOGITS = 2**24
+LOGITS = 2**24
 """Logits held at a time (64 MiB in float32): 110 tokens of a vocabulary of 151 936, every token of a tiny one."""
 
 
@@ -55,7 +55,7 @@ def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
 
 
 def token_scores(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0, held: int = _LOGITS
+    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0, held: int = LOGITS
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target token and entropy of its distribution, both (N,) in nats and float32.
 

@@ -1,32 +1,38 @@
 """What RiskPO takes with verl on 8 to 256 GPUs: memory, seconds of a step, throughput, from the model's size.
 
-Nothing here is measured. The run is `hard` of examples/verl/run.sh; how fast a GPU is rests on `costs.Gpu` and
-`costs.Assumptions`, which name their sources, and on `Cluster`. Every GPU trains (FSDP over all of them, gradient
-checkpointing) and draws (vLLM), in turns; `ScaleOut.apart` gives some to the one and some to the other.
+Nothing here is measured. The run is `hard` of examples/verl/run.sh; how fast a GPU is rests on `gpus`, which names its
+sources, and on `Cluster`. Every GPU trains (FSDP over all of them, gradient checkpointing) and draws (vLLM), in turns;
+`ScaleOut.apart` gives some to the one and some to the other.
 
 `python -m riskpo_study.scale_out` puts the table into docs/scale_out.md. Units: bytes, seconds, flop.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from math import ceil
 
-from riskpo_study import config, files
-from riskpo_study.costs import ASSUMED, GIB, GPUS, MODELS, Assumptions, Gpu, Shape
+from riskpo_study import config, sections
+from riskpo_study.errors import ConfigError, RunError
+from riskpo_study.gpus import ASSUMED, GIB, GPUS, UPDATE_TRAFFIC, Assumptions, Engine, Gpu
+from riskpo_study.model_shapes import MODELS, Shape
 
 __all__ = ["GPU_COUNTS", "SIZES", "Cluster", "Run", "ScaleOut", "table"]
 
-_DISTILLED = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+_DISTILLED = "deepseek-ai/DeepSeek-R1-Distill-Qwen"
 
 SIZES: dict[str, tuple[Shape, int]] = {
-    # config.json of DeepSeek-R1-Distill-Qwen-1.5B, -7B and -32B, and how many GPUs share a model in vLLM.
-    "1.5B": (MODELS[_DISTILLED], 1),
-    "7B": (Shape(28, 3584, 28, 4, 128, 18944, 152_064, tied=False), 1),
-    "32B": (Shape(64, 5120, 40, 8, 128, 27648, 152_064, tied=False), 4),
+    "1.5B": (MODELS[f"{_DISTILLED}-1.5B"], 1),
+    "7B": (MODELS[f"{_DISTILLED}-7B"], 1),
+    "32B": (MODELS[f"{_DISTILLED}-32B"], 4),
 }
+"""Size → the model, and how many GPUs share it in vLLM."""
 
 GPU_COUNTS = (8, 16, 32, 64, 128, 256)
+
+SECTION = "scale_out"
+"""Of docs/scale_out.md."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,14 @@ class Run:
     questions: int = 480
     responses: int = 10
     updates: int = 4
+    longest_prompt: int = 1024
+    """Tokens."""
     longest: int = 3072
     """Tokens of a response."""
     steps: int = 500
     micro: int = 16_384
     """Tokens of a forward and backward pass on one GPU: verl's default."""
-    engine: float = 0.6
+    engine_memory: float = 0.6
     """Share of a GPU's memory that vLLM has."""
     sequences: int = 1024
     """That vLLM answers at a time."""
@@ -55,12 +63,10 @@ class Cluster:
     """GPUs that NVLink connects."""
     network: float = 50e9
     """Bytes/s of a GPU to other nodes: 400 Gbit/s InfiniBand each, as in NVIDIA's DGX H100."""
-    latency: float = 15e-6
-    """Seconds of an all-reduce of few bytes over NVLink: NCCL's order of magnitude."""
     logit: float = 6.0
     """Bytes a logit at the peak, when verl scores a micro-batch: bfloat16 logits, their softmax, the product of both
     (`entropy_from_logits` in verl/utils/torch_functional.py)."""
-    apart: float = 0.85
+    engine_alone: float = 0.85
     """Share of a GPU's memory that vLLM has where it is alone."""
 
 
@@ -70,11 +76,12 @@ class ScaleOut:
 
     shape: Shape
     tensor_parallel: int
+    """GPUs that share the model in vLLM."""
     gpus: int
     run: Run = Run()
     cluster: Cluster = Cluster()
     gpu: Gpu = GPUS["H100 80 GB"]
-    assumed: Assumptions = ASSUMED[_DISTILLED]
+    assumed: Assumptions = ASSUMED[f"{_DISTILLED}-1.5B"]
 
     @property
     def answers(self) -> int:
@@ -84,7 +91,7 @@ class ScaleOut:
     @property
     def response(self) -> float:
         """Mean length of a response, tokens."""
-        return self.assumed.response * self.run.longest
+        return self.assumed.response_share * self.run.longest
 
     @property
     def length(self) -> int:
@@ -95,6 +102,12 @@ class ScaleOut:
     def tokens(self) -> float:
         """Of prompts and responses of a step."""
         return float(self.answers * self.length)
+
+    @property
+    def engine(self) -> Engine:
+        """One of the vLLMs."""
+        share, sequences = self.run.engine_memory, self.run.sequences
+        return Engine(self.shape, self.gpu, self.assumed, share, sequences, self.tensor_parallel)
 
     # Memory
 
@@ -113,56 +126,35 @@ class ScaleOut:
             "activations": self.shape.activations(self.run.micro, gradient=True, checkpointing=True),
             "logits": self.cluster.logit * self.run.micro * self.shape.vocabulary,
         }
-        return {"generation": {**held, "vLLM": self.run.engine * self.gpu.memory}, "update": {**held, **passing}}
+        return {"generation": {**held, "vLLM": self.run.engine_memory * self.gpu.memory}, "update": {**held, **passing}}
 
     def peak(self, moment: str) -> float:
         """Bytes at one moment."""
         return sum(self.memory()[moment].values())
 
-    def cached_tokens(self) -> int:
-        """Tokens that the cache of one vLLM has room for, on all of its GPUs together."""
-        weights = 2 * self.shape.parameters / self.tensor_parallel
-        free = self.run.engine * self.gpu.memory - weights - self.assumed.engine
-        return int(max(0.0, free) * self.tensor_parallel / (4 * self.shape.layers * self.shape.kv_width))
+    def draws(self) -> bool:
+        """Whether a longest prompt and response have room in vLLM's cache."""
+        return self.engine.cached_tokens() >= self.run.longest_prompt + self.run.longest
 
     def fits(self) -> bool:
-        """Whether no moment takes more than a GPU has, and a longest response has room in vLLM's cache."""
-        room = self.cached_tokens() >= 1024 + self.run.longest
-        return room and max(self.peak("generation"), self.peak("update")) <= self.gpu.memory
+        """Whether, besides, no moment takes more than a GPU has."""
+        return self.draws() and max(self.peak("generation"), self.peak("update")) <= self.gpu.memory
 
     # Time
 
     def step(self) -> dict[str, float]:
         """Seconds of a step by phase."""
-        sending = 2 * self.shape.parameters / self._link()
         return {
             "generate": self.generate(),
             "score": self.score(),
             "learn": self.learn(),
-            "weights to vLLM": sending + self.assumed.switch,
+            "weights to vLLM": self._sending(2 * self.shape.parameters) + self.assumed.switch_seconds,
         }
 
     def generate(self) -> float:
-        """Seconds in which all engines answer, each its share of the questions.
-
-        Steps, weights and cache as in `costs.Estimate.generate`, split over the GPUs of an engine, which add up their
-        parts twice in every block: one number of the hidden state a response, sent 2 (t − 1) / t times.
-        """
-        t, layers, run = self.tensor_parallel, self.shape.layers, self.run
-        responses = self.answers * t / self.gpus
-        context = self.assumed.prompt + self.response / 2
-        together = min(responses, run.sequences, max(1.0, self.cached_tokens() / context))
-        tokens = responses * self.response
-        steps = max(float(run.longest), tokens / together)
-        weights = (layers * self.shape.linear + self.shape.embedding) / t
-        reading = self.gpu.bandwidth * self.assumed.bandwidth
-        multiply = max(steps * 2 * weights / reading, tokens * 2 * weights / (self.gpu.flops * self.gpu.share))
-        attend = tokens * context * 4 * layers * self.shape.kv_width / t / reading
-        add = 0.0
-        if t > 1:
-            sent = 2 * (t - 1) / t * 2 * self.shape.hidden * tokens / (self.gpu.link * self.assumed.link)
-            add = 2 * layers * (steps * self.cluster.latency + sent)
-        return multiply + attend + add + steps * self.assumed.tick + tokens * self.assumed.token
+        """Seconds in which all engines answer, each its share of the questions."""
+        share = self.answers * self.tensor_parallel / self.gpus
+        return self.engine.generate(share, self.response, self.run.longest)
 
     def score(self) -> float:
         """Seconds in which all GPUs score the responses: log-probabilities under the policy before its update.
@@ -174,84 +166,90 @@ class ScaleOut:
 
     def learn(self) -> float:
         """Seconds of the step's updates: passes that gather the weights twice, forward and backward, and send float32
-        gradients; then AdamW, 52 bytes a parameter as in `costs.Estimate.optimiser`."""
+        gradients; then AdamW, split over the GPUs."""
         flop = self.answers * self.shape.learning_flop(self.length, round(self.response), checkpointing=True)
         passes = self._passes(flop / self.run.updates, self.tokens / self.run.updates, 2.0 + 2.0 + 4.0)
-        adam = 52 * self.shape.parameters / self.gpus / (self.gpu.bandwidth * self.assumed.bandwidth)
+        adam = self.gpu.reading(UPDATE_TRAFFIC * self.shape.parameters / self.gpus)
         return self.run.updates * (passes + adam)
 
     def _passes(self, flop: float, tokens: float, sent: float) -> float:
         """Seconds of so many flop on so many tokens, `sent` bytes of each parameter going around in every pass."""
         passes = ceil(tokens / self.gpus / self.run.micro)
-        compute = flop / (self.gpus * self.gpu.flops * self.gpu.share)
         others = (self.gpus - 1) / self.gpus
-        return max(compute, passes * sent * self.shape.parameters * others / self._link())
+        sending = self._sending(passes * sent * self.shape.parameters * others)
+        return max(self.gpu.computing(flop / self.gpus), sending)
 
-    def _link(self) -> float:
-        """Bytes/s that collectives reach."""
-        raw = self.gpu.link if self.gpus <= self.cluster.node else self.cluster.network
-        return raw * self.assumed.link
+    def _sending(self, size: float) -> float:
+        """Seconds in which each GPU sends so many bytes in collectives: over NVLink within a node, else the network."""
+        link = self.gpu.link if self.gpus <= self.cluster.node else self.cluster.network
+        return replace(self.gpu, link=link).sending(size)
 
-    def apart(self) -> tuple[int, float]:
+    def apart(self) -> tuple[int, float] | None:
         """How many GPUs should only draw, and the seconds of a step where these and the others work at the same time.
 
-        The responses are then one step old, or more. Zero and infinity where no division has room for the model.
+        The responses are then one step old, or more. None where no division has room for the model.
         """
-        best = (0, float("inf"))
-        for drawing in range(self.tensor_parallel, self.gpus, self.tensor_parallel):
-            alone = replace(self.run, engine=self.cluster.apart)
-            engines = replace(self, gpus=drawing, run=alone)
-            trainers = replace(self, gpus=self.gpus - drawing)
-            if trainers.peak("update") > self.gpu.memory:
-                continue
-            seconds = (
-                max(engines.generate(), trainers.score() + trainers.learn()) + 2 * self.shape.parameters / self._link()
-            )
-            if seconds < best[1]:
-                best = (drawing, seconds)
-        return best
+        fitting = [
+            (drawing, self.divided(drawing))
+            for drawing in range(self.tensor_parallel, self.gpus, self.tensor_parallel)
+            if self._drawing(drawing).draws() and self._training(drawing).peak("update") <= self.gpu.memory
+        ]
+        return min(fitting, key=lambda division: division[1], default=None)
+
+    def divided(self, drawing: int) -> float:
+        """Seconds of a step where `drawing` GPUs only draw and the others only train, at the same time."""
+        trainers = self._training(drawing)
+        training = trainers.score() + trainers.learn()
+        return max(self._drawing(drawing).generate(), training) + self._sending(2 * self.shape.parameters)
+
+    def _drawing(self, gpus: int) -> ScaleOut:
+        return replace(self, gpus=gpus, run=replace(self.run, engine_memory=self.cluster.engine_alone))
+
+    def _training(self, drawing: int) -> ScaleOut:
+        return replace(self, gpus=self.gpus - drawing)
 
 
 _HEADER = [
     "model", "GPUs", "generation, GiB", "update, GiB", "generate, s", "score, s", "learn, s", "rest, s", "step, s",
-    "tokens/s", "500 steps, h", "GPU hours", "apart: GPUs that draw", "apart: step, s",
+    "tokens/s", f"{Run.steps} steps, h", "GPU hours", "apart: GPUs that draw", "apart: step, s",
 ]  # fmt: skip
 
 
 def table() -> str:
     """Markdown of all `SIZES` on all `GPU_COUNTS`."""
-    rows = []
-    for size, (shape, tensor_parallel) in SIZES.items():
-        for gpus in GPU_COUNTS:
-            found = ScaleOut(shape, tensor_parallel, gpus)
-            memory = [f"{found.peak(moment) / GIB:.0f}" for moment in ("generation", "update")]
-            if not found.fits():
-                rows.append([size, f"{gpus}", *memory, *["too much"], *["–"] * (len(_HEADER) - 5)])
-                continue
-            step = found.step()
-            seconds = sum(step.values())
-            hours = found.run.steps * seconds / 3600
-            throughput = f"{found.tokens / seconds:,.0f}".replace(",", " ")
-            drawing, apart = found.apart()
-            separate = [f"{drawing}", f"{apart:.0f}"] if drawing else ["–", "–"]
-            parts = [f"{value:.0f}" for value in step.values()]
-            rows.append([
-                size, f"{gpus}", *memory, *parts, f"{seconds:.0f}", throughput, f"{hours:.1f}",
-                f"{hours * gpus:.0f}", *separate,
-            ])  # fmt: skip
-    lines = [_HEADER, ["---", *["---:"] * (len(_HEADER) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    rows = [
+        [size, f"{gpus}", *_cells(ScaleOut(shape, tensor_parallel, gpus))]
+        for size, (shape, tensor_parallel) in SIZES.items()
+        for gpus in GPU_COUNTS
+    ]
+    return sections.table(_HEADER, [row + ["–"] * (len(_HEADER) - len(row)) for row in rows])
 
 
-BEGIN, END = "<!-- scale_out -->\n", "<!-- /scale_out -->"
+def _cells(found: ScaleOut) -> list[str]:
+    """A row of the table, behind size and GPUs; cut short where the model does not fit."""
+    memory = [f"{found.peak(moment) / GIB:.0f}" for moment in ("generation", "update")]
+    if not found.fits():
+        return [*memory, "too much"]
+    step = found.step()
+    seconds = sum(step.values())
+    hours = found.run.steps * seconds / 3600
+    throughput = f"{found.tokens / seconds:,.0f}".replace(",", " ")
+    cells = [*memory, *(f"{part:.0f}" for part in step.values()), f"{seconds:.0f}", throughput]
+    cells += [f"{hours:.1f}", f"{hours * found.gpus:.0f}"]
+    if division := found.apart():
+        drawing, apart = division
+        cells += [f"{drawing}", f"{apart:.0f}"]
+    return cells
 
 
-def main() -> None:
-    page = config.root() / "docs" / "scale_out.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    with files.atomic(page) as temporary:
-        temporary.write_text(f"{before}{BEGIN}{table()}{END}{rest.partition(END)[2]}", encoding="utf-8")
+def main() -> int:
+    try:
+        sections.write(config.root() / "docs" / "scale_out.md", SECTION, table())
+    except (ConfigError, RunError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from dataclasses import replace
 from functools import cache
@@ -19,20 +20,25 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM
 
-from riskpo_study import checkpoints, config, cost_tables, costs, log_probs, profiles
-from riskpo_study.costs import GIB, GPUS, MODELS, Assumptions, Estimate, Gpu, Shape, Stage
+from riskpo_study import checkpoints, config, cost_tables, costs, log_probs, profiles, sections
+from riskpo_study.costs import Estimate, Stage
 from riskpo_study.errors import ConfigError
+from riskpo_study.gpus import GIB, GPUS, Assumptions, Gpu
+from riskpo_study.model_shapes import MODELS, Shape
 from riskpo_study.optimizer import Optimizer
 from riskpo_study.policy import Policy, Responses
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "paper_scale.md").read_text(encoding="utf-8")
-HARD, EASY = MODELS.values()
+HARD, SEVEN, THIRTY_TWO, EASY = MODELS.values()
 HALF = Shape(24, 896, 14, 2, 64, 4864, 151_936, tied=True)
 THREE = Shape(36, 2048, 16, 2, 128, 11_008, 151_936, tied=True)
-SEVEN = Shape(28, 3584, 28, 4, 128, 18_944, 152_064, tied=False)
 TINY = Shape(2, 32, 4, 2, 8, 64, 25, tied=True)  # of conftest.random_model
-ROUND = Gpu(100.0 * GIB, 1e12, 0.5, 1e9, 1e9, sequences=10, price=2.0)  # easy to calculate with
+# Easy to calculate with.
+ROUND = Gpu(
+    100.0 * GIB, flops=1e12, flops_share=0.5, bandwidth=1e9, bandwidth_share=0.5, link=1e9, link_share=0.5,
+    sequences=10, price=2.0,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +80,24 @@ class Live(TorchDispatchMode):
         self.now -= self.sizes.pop(storage, 0)
 
 
-# What the cards of the models say: 1.54, 0.49, 3.09 and 7.61 billion parameters; exactly, the sizes of their files.
+# What the cards of the models say: 1.54, 0.49, 3.09, 7.61 and 32.8 billion; exactly, the sizes of their files.
 @pytest.mark.parametrize(
     ("shape", "parameters"),
-    [(EASY, 1_543_714_304), (HARD, 1_777_088_000), (HALF, 494_032_768), (THREE, 3_085_938_688), (SEVEN, 7_615_616_512)],
+    [
+        (EASY, 1_543_714_304),
+        (HARD, 1_777_088_000),
+        (HALF, 494_032_768),
+        (THREE, 3_085_938_688),
+        (SEVEN, 7_615_616_512),
+        (THIRTY_TWO, 32_763_876_352),
+    ],
 )
 def test_published_models_have_as_many_parameters(shape: Shape, parameters: int) -> None:
     assert shape.parameters == parameters
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_parameters_and_bytes_of_a_real_model(tied: bool, settings: config.Config, tmp_path: Path) -> None:
+def test_parameters_and_bytes_of_a_real_model(tied: bool, settings: config.Config, hard: config.Config) -> None:
     model = random_model(25, 1, 0, tied=tied).to(torch.bfloat16)  # type: ignore[arg-type]
     shape = Shape.of(model.config)
     assert shape == replace(TINY, tied=tied)
@@ -101,7 +114,7 @@ def test_parameters_and_bytes_of_a_real_model(tied: bool, settings: config.Confi
     optimizer.step()
     adam = sum(part.nbytes for state in optimizer.adam.state.values() for part in state.values())
 
-    estimate = Estimate(profiles.composed("paper_hard", ROOT / "conf")[1], shape, ROUND, Assumptions())
+    estimate = Estimate(hard, shape, ROUND, Assumptions())
     memory = estimate.memory()
     assert 2 * sum(held[0]) == memory["generation"]["bfloat16 weights"]  # and the reference's
     assert sum(held[1]) == memory["generation"]["float32 weights"]
@@ -159,7 +172,7 @@ def test_activations_are_those_of_a_real_model(way: str, layers: int, hard: conf
 def test_logits_are_those_of_the_real_function(
     gradient: bool, hard: config.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_probs, "_LOGITS", 2**18)
+    monkeypatch.setattr(log_probs, "LOGITS", 2**18)
     shape, tokens = Shape(1, 64, 1, 1, 64, 64, 4096, tied=False), 1024
     hidden = torch.randn(tokens, 64).bfloat16().requires_grad_(gradient)
     weight = torch.randn(4096, 64).bfloat16().requires_grad_(gradient)
@@ -199,7 +212,7 @@ def by_hand(hard: config.Config, **train: Any) -> Estimate:
     settings = with_(hard, "train", max_new_tokens=100, questions=10, responses=4, mini_batches=2, **train)
     settings = with_(settings, "hardware", processes=2, shards=4, tokens=600, gradient_checkpointing=False)
     settings = with_(settings, "math", workers=2)
-    assumed = Assumptions(response=0.5, prompt=10, bandwidth=0.5, link=0.5, token=0.0, tick=0.0, answers=1.0)
+    assumed = Assumptions(response_share=0.5, prompt=10, token_seconds=0.0, step_seconds=0.0, judged=1.0)
     return Estimate(settings, Shape(1, 10, 2, 1, 5, 10, 1000, tied=True), ROUND, assumed)
 
 
@@ -214,26 +227,24 @@ def test_seconds_by_hand(hard: config.Config) -> None:
     # 20 responses, ten at a time: 100 tokens of each slot. Reading 10 600 weights of 2 bytes at half of 1 GB/s takes
     # 42.4 µs, multiplying ten times with them at half of 1 Tflop/s .424 µs. 1000 tokens read 20 bytes for each of the
     # 10 + 25 before them.
-    assert estimate.cached_tokens() > 1e9
+    assert estimate.engine.cached_tokens() > 1e9
     assert estimate.generate(20) == pytest.approx(100 * 21_200 / 5e8 + 1000 * 35 * 20 / 5e8)
     # 5 responses: as many steps as the longest has tokens.
     assert estimate.generate(5) == pytest.approx(100 * 21_200 / 5e8 + 250 * 35 * 20 / 5e8)
     slow = replace(estimate, gpu=replace(ROUND, flops=1e9))  # multiplying takes longer than reading
     assert slow.generate(20) == pytest.approx(1000 * 21_200 / 5e8 + 1000 * 35 * 20 / 5e8)
-    busy = replace(estimate, assumed=replace(estimate.assumed, tick=2.0, token=3.0))
+    busy = replace(estimate, assumed=replace(estimate.assumed, step_seconds=2.0, token_seconds=3.0))
     assert busy.generate(20) == pytest.approx(estimate.generate(20) + 100 * 2 + 1000 * 3)
 
     # 40 responses of 60 tokens in four passes of 600 are two rounds of two GPUs; 30 are three, and one GPU is idle.
     forward = sum(shape.forward_flop(60, 50))
-    assert estimate.compute(40, 2) == pytest.approx(40 * forward / 2 / 5e11)
-    assert estimate.compute(30, 2) == pytest.approx(40 * forward / 2 / 5e11)
+    assert estimate.score(40, 2) == pytest.approx(40 * forward / 2 / 5e11)
+    assert estimate.score(30, 2) == pytest.approx(40 * forward / 2 / 5e11)
     blocks, attention, head = shape.forward_flop(60, 50)
-    assert estimate.compute(40, 1, gradient=True) == pytest.approx(
-        40 * (3 * blocks + 3.5 * attention + 4 * head) / 5e11
-    )
+    assert estimate.learn(40) == pytest.approx(40 * (3 * blocks + 3.5 * attention + 4 * head) / 2 / 5e11)
     saving = replace(estimate, config=with_(estimate.config, "hardware", gradient_checkpointing=True))
-    assert saving.compute(40, 1, gradient=True) - estimate.compute(40, 1, gradient=True) == pytest.approx(
-        40 * (blocks + attention - 2 * 10 * 10 * 60) / 5e11
+    assert saving.learn(40) - estimate.learn(40) == pytest.approx(
+        40 * (blocks + attention - 2 * 10 * 10 * 60) / 2 / 5e11
     )
     # Two GPUs send each other half of the gradients twice.
     assert estimate.optimiser() == pytest.approx(shape.parameters * (52 / 5e8 + 4 / 5e8))
@@ -242,14 +253,14 @@ def test_seconds_by_hand(hard: config.Config) -> None:
     assert step["generate"] == pytest.approx(2 * estimate.generate(10))  # two shards each
     assert estimate.step(dynamic_sampling=True)["generate"] == pytest.approx(2.5 * step["generate"])
     assert step["judge"] == pytest.approx(20 / 2)  # answers of one process, two workers
-    assert step["score again"] == pytest.approx(estimate.compute(40, 2))
-    assert step["reference"] == pytest.approx(estimate.compute(4, 2))
+    assert step["score again"] == pytest.approx(estimate.score(40, 2))
+    assert step["reference"] == pytest.approx(estimate.score(4, 2))
     assert by_hand(hard, kl_coefficient=0.1).step()["reference"] == step["score again"]
-    assert step["learn"] == pytest.approx(2 * estimate.compute(20, 2, gradient=True))
+    assert step["learn"] == pytest.approx(2 * estimate.learn(20))
     assert step["checkpoint"] == pytest.approx(2 * (14 * shape.parameters + 4 * 14) / 1e9 / 10)
     # 100 questions × 64 are seven batches of 16 questions, four rounds of two GPUs.
     assert estimate.answering(100, 64, 2) == pytest.approx(
-        4 * (estimate.generate(1024) + estimate.compute(1024, 1) + 512)
+        4 * (estimate.generate(1024) + estimate.score(1024, 1) + 512)
     )
     assert Stage("train", 3, 8, 1800.0).hours() == 12
 
@@ -278,8 +289,8 @@ def on(processes: int) -> Estimate:
 
 @given(response=st.floats(0.05, 0.95), processes=st.sampled_from([1, 2, 4]))
 def test_more_tokens_take_longer_and_more_gpus_never_do(response: float, processes: int) -> None:
-    few, more = (replace(on(n), assumed=Assumptions(response)) for n in (processes, 2 * processes))
-    longer = replace(few, assumed=Assumptions(response + 0.05))
+    few, more = (replace(on(n), assumed=Assumptions(response_share=response)) for n in (processes, 2 * processes))
+    longer = replace(few, assumed=Assumptions(response_share=response + 0.05))
     assert more.run() < few.run() < longer.run()
     assert few.run() < few.run(dynamic_sampling=True)
     assert more.memory() == few.memory()
@@ -332,8 +343,18 @@ def test_other_configurations_and_models_are_refused_by_name(settings: config.Co
         costs.estimates(settings)
     with pytest.raises(ConfigError, match=r"for train.layout = 'packed', as in paper_hard, not 'padded'"):
         Estimate(with_(hard, "train", layout="padded"), HARD, ROUND, Assumptions())
+    with pytest.raises(ConfigError, match=r"for hardware.shard_weights = False, as in paper_hard, not True"):
+        costs.estimates(with_(hard, "hardware", shard_weights=True))
     with pytest.raises(ConfigError, match="of type qwen2, not 'llama'"):
         Shape.of(LlamaConfig())
+
+
+def test_the_check_of_the_base_model_is_that_of_its_notebook() -> None:
+    cells = json.loads((ROOT / "notebooks" / "01_base_model.ipynb").read_text(encoding="utf-8"))["cells"]
+    (parameters,) = ("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", ()))
+    assert (
+        f"questions = {costs.CHECKED_QUESTIONS} " in parameters and f"samples = {costs.CHECKED_SAMPLES} " in parameters
+    )
 
 
 def test_another_model_is_looked_up(hard: config.Config, base_model: Path) -> None:
@@ -346,28 +367,13 @@ def test_another_model_is_looked_up(hard: config.Config, base_model: Path) -> No
 
 
 def test_the_tables_of_the_document_are_the_present_ones() -> None:
-    _, _, rest = PAGE.partition(cost_tables.BEGIN)
-    assert rest.partition(cost_tables.END)[0] == cost_tables.tables(ROOT / "conf"), (
-        "write them again: python -m riskpo_study.cost_tables --write"
-    )
+    written = sections.read(ROOT / "docs" / "paper_scale.md", cost_tables.SECTION)
+    assert written == cost_tables.reports(ROOT / "conf"), "write them again: python -m riskpo_study.cost_tables --write"
 
 
 def test_the_report_says_where_a_profile_does_not_fit(hard: config.Config) -> None:
     assert "too much" not in cost_tables.report(hard)
     assert "which is too much: lower" in cost_tables.report(with_(hard, "rollouts", gpu_memory=0.6))
-
-
-def test_tables_go_between_the_marks(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{cost_tables.BEGIN}old\n{cost_tables.END}\nafter\n")
-    cost_tables.write(page, ROOT / "conf")
-    assert (
-        page.read_text() == f"before\n{cost_tables.BEGIN}{cost_tables.tables(ROOT / 'conf')}{cost_tables.END}\nafter\n"
-    )
-    page.write_text("no marks")
-    with pytest.raises(ConfigError, match="lacks the lines <!-- costs --> and <!-- /costs -->"):
-        cost_tables.write(page, ROOT / "conf")
-    assert page.read_text() == "no marks"
 
 
 def test_the_command_prints_the_present_configuration_or_one_line(
