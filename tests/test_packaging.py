@@ -27,10 +27,11 @@ CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 DECLARED = CORE + [Requirement(line) for lines in EXTRAS.values() for line in lines]
 ELSEWHERE = {"verl", "trl"}  # extras with an environment of their own
 PLUGINS = {f"integrations/{name}.py" for name in ("verl_plugin", "verl_estimators", "trl_trainer")}
+WORKERS = {"verify/symbolic.py"}  # loaded by the processes that `worker_pool` starts
 MODULES = sorted(
     file
     for file in (ROOT / "riskpo_study").rglob("*.py")
-    if file.relative_to(ROOT / "riskpo_study").as_posix() not in PLUGINS
+    if file.relative_to(ROOT / "riskpo_study").as_posix() not in PLUGINS | WORKERS
 )
 
 
@@ -135,7 +136,8 @@ def test_vllm_for_cpus_adds_to_the_constraints_and_contradicts_none() -> None:
 
 def test_library_needs_its_core_dependencies_alone() -> None:
     loaded = {name for file in MODULES for name in imports(file.read_text(), when_loaded=True)}
-    everything = {name for file in MODULES for name in imports(file.read_text(), when_loaded=False)}
+    sources = [*MODULES, *(ROOT / "riskpo_study" / file for file in WORKERS)]
+    everything = {name for file in sources for name in imports(file.read_text(), when_loaded=False)}
     assert third_party(loaded) <= names(CORE)
     assert third_party(everything) <= names(DECLARED)
 
@@ -147,9 +149,9 @@ def test_notebooks_tests_and_benchmarks_import_what_is_declared() -> None:
     assert used <= names(DECLARED)
 
 
-def test_plugins_of_other_trainers_are_loaded_by_these_alone() -> None:
-    """They import verl and TRL, which the library's environment does not have."""
-    names = "|".join(Path(plugin).stem for plugin in PLUGINS)
+def test_plugins_and_what_workers_run_are_imported_by_no_other_module() -> None:
+    """They import verl, TRL and math-verify, without which the library starts."""
+    names = "|".join(Path(file).stem for file in PLUGINS | WORKERS)
     assert not [file for file in MODULES if re.search(rf"^\s*(from|import) .*\b({names})\b", file.read_text(), re.M)]
     target = PROJECT["entry-points"]["verl.plugins"]["riskpo_study"]
     assert f"{target.removeprefix('riskpo_study.').replace('.', '/')}.py" in PLUGINS

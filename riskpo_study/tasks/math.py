@@ -33,6 +33,7 @@ class Math:
     modules: tuple[str, ...] = (
         "tasks/math", "tasks/splits", "datasets/loading", "datasets/gold_answers", "datasets/prompts",
         "datasets/registry", "verify/math_answers", "verify/final_answer", "verify/notation", "verify/equivalence",
+        "verify/symbolic",
     )  # fmt: skip
 
     def __init__(self, task: TaskConfig, config: MathConfig) -> None:

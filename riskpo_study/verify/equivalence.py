@@ -1,6 +1,7 @@
-r"""Whether an answer means the same as the gold answer: by its text where that decides, else by math-verify.
+r"""Whether an answer means the same as the gold answer, by its text where that decides.
 
-Both are in plain spelling (`notation.plain`). What equals what:
+What it does not decide is asked of a function, `symbolic.same` in a worker. Both are in plain spelling
+(`notation.plain`). What equals what:
 
 - numbers by value; where one of them is written with decimals, to a relative difference of 1e-4, so that 4.899 is
   ``2\sqrt{6}`` and 0.333 is not 1/3; 50 % is 50 and 0.5;
@@ -11,21 +12,19 @@ Both are in plain spelling (`notation.plain`). What equals what:
 
 from __future__ import annotations
 
-import gc
 import re
-from cmath import isclose, isfinite
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import lru_cache
-from typing import Any
 
 from riskpo_study.verify.notation import Elements, Number, elements, key, number, prose, split
 
-__all__ = ["Unparsed", "canonical", "equivalent", "judge"]
+__all__ = ["TOLERANCE", "Symbolic", "Unparsed", "canonical", "equivalent"]
 
-TOLERANCE = Fraction(1, 10_000)  # relative; that of the graders of Qwen2.5-Math and PRIME
+TOLERANCE = Fraction(1, 10_000)
+"""Relative, where decimals are compared: that of the graders of Qwen2.5-Math and PRIME."""
 
-Symbolic = Callable[[str, str], bool]  # decides on an answer and a gold answer that are single expressions
+Symbolic = Callable[[str, str], bool]
+"""(answer, gold answer) -> whether they are equal, for single expressions; may raise `Unparsed`."""
 
 _EQUALS = re.compile(r"(?<![<>!:])=")
 _CUP = re.compile(r"\\cup(?![A-Za-z])")
@@ -139,72 +138,3 @@ def canonical(text: str, expression: Callable[[str], str] = key) -> str:
     return (
         ", ".join(sorted(parts)) if found.opening in ("", "{") else f"{found.opening}{', '.join(parts)}{found.closing}"
     )
-
-
-def judge() -> Callable[[list[str | None]], dict[str, str | None] | bool]:
-    """The worker's function. A job is [answer, gold]; with None for the answer: whether the gold one can be read."""
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse, verify
-    from sympy import Expr, Float
-    from sympy.core import random as sympy_random
-
-    # The spelling is plain already, and math-verify's own list of units takes the c from 2c.
-    normalization = NormalizationConfig(
-        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
-    )
-    extraction = [LatexExtractionConfig(boxed_match_priority=-1, normalization_config=normalization)]
-
-    @lru_cache(maxsize=1024)
-    def read(text: str) -> Any:
-        formula = rf"\[{text.replace('%', '')}\]"
-        found = parse(
-            formula, extraction, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
-        )
-        return found[0] if found else None
-
-    def symbolic(answer: str, gold: str) -> bool:
-        ours, theirs = read(answer), read(gold)
-        if ours is None:
-            raise Unparsed
-        if theirs is None:
-            return False
-        if re.search(r"\d", answer + gold) and (values := at_a_point(ours, theirs)):
-            if re.search(r"\.\d", answer + gold) and isclose(*values, rel_tol=float(TOLERANCE)):
-                return True
-            if not isclose(*values, rel_tol=1e-9, abs_tol=1e-12):
-                return False  # which `verify` would find, too, after a slow search for a common form
-        return bool(verify(theirs, ours, allow_set_relation_comp=True, timeout_seconds=None))
-
-    def at_a_point(*expressions: Any) -> list[complex] | None:
-        """Their values with numbers for the variables; None when one has no finite value."""
-        if not all(isinstance(expression, Expr) for expression in expressions):
-            return None
-        variables = sorted(set[Any]().union(*(expression.free_symbols for expression in expressions)), key=str)
-        point = {variable: Float(0.6180339887 + 0.4142135624 * i) for i, variable in enumerate(variables)}
-        try:
-            values = [complex(expression.evalf(subs=point)) for expression in expressions]
-        except Exception:  # sympy raises errors of every kind
-            return None
-        return values if all(map(isfinite, values)) else None
-
-    def spelled(text: str) -> str:
-        try:
-            return key(text) if prose(text) else str(read(text).doit())
-        except Exception:  # not read, an integer too long to print, or whatever sympy raises
-            return key(text)
-
-    def job(pair: list[str | None]) -> dict[str, str | None] | bool:
-        answer, gold = pair
-        assert gold is not None
-        if answer is None:
-            return prose(gold) or read(gold) is not None
-        sympy_random.seed(0)  # the same verdict, whatever the worker did before
-        try:
-            if equivalent(answer, gold, symbolic):
-                return {"status": "right", "answer": None}
-            return {"status": "wrong", "answer": canonical(answer, spelled)}
-        except Unparsed:
-            return {"status": "unparsed", "answer": None}
-
-    gc.freeze()  # sympy's many objects stay; going through them again and again takes a tenth of the time
-    return job

@@ -3,8 +3,8 @@ r"""Judging answers to mathematical questions: responses and gold answers in, ve
     check(["... so it is \boxed{\frac12}", "The answer is 3."], ["0.5", "4"])  # [True, False]
 
 A response is cut to its final answer (`final_answer`) and spelled plainly (`notation`). What its text does not decide
-goes to math-verify (`equivalence`, where the rules are) in a pool of worker processes, each answer with a limit of time
-and memory. Needs the extra ``math``.
+(`equivalence`, where the rules are) goes to math-verify (`symbolic`) in a pool of worker processes, each answer with a
+limit of time and memory. Needs the extra ``math``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class MathGrader:
         if cache < 0:
             raise ConfigError(f"cache = {cache} of a grader must not be negative.")
         workers = min(8, os.cpu_count() or 1) if workers is None else workers
-        self._pool = WorkerPool("riskpo_study.verify.equivalence:judge", workers, seconds)
+        self._pool = WorkerPool("riskpo_study.verify.symbolic:judge", workers, seconds)
         self._cache: OrderedDict[_Pair, Grade] = OrderedDict()
         self._cache_size = cache
         self._lock = threading.Lock()
