@@ -11,6 +11,8 @@ import re
 import reprlib
 from typing import Any
 
+from riskpo_study.verify.notation import closing_brace
+
 __all__ = ["after_hashes", "canonical", "last_boxed", "listed"]
 
 _DOLLAR = re.compile(r"(?<!\\)\$")
@@ -19,7 +21,6 @@ _NUMBER = re.compile(r"([+-]?)([0-9]+)(\.[0-9]+)?(?:[eE]([+-]?[0-9]+))?")
 _COMMA = r"(?:,\\!|\{,\}|,)"  # between thousands
 _GROUPED = re.compile(rf"[+-]?[0-9]{{1,3}}(?:{_COMMA}[0-9]{{3}})+(?:\.[0-9]+)?")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a sign of its own and opens no group
 
 
 def canonical(answer: Any) -> str:
@@ -70,12 +71,10 @@ def last_boxed(solution: Any) -> str:
     start = boxes[-1].end()
     if solution[start : start + 1] != "{":
         return canonical(re.split(r"[$\n]", solution[start:], maxsplit=1)[0])
-    depth = 0
-    for brace in _BRACE.finditer(solution, start):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            return canonical(solution[start + 1 : brace.start()])
-    raise ValueError(r"has a last \boxed{ that is not closed")
+    end = closing_brace(solution, start)
+    if end is None:
+        raise ValueError(r"has a last \boxed{ that is not closed")
+    return canonical(solution[start + 1 : end])
 
 
 def listed(answers: Any) -> str:

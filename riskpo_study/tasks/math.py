@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from riskpo_study import datasets
 from riskpo_study.errors import ConfigError
 from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
 from riskpo_study.tasks.splits import draw, set_aside
+from riskpo_study.verify.math_answers import MathGrader
 
 if TYPE_CHECKING:
-    from riskpo_study import datasets
     from riskpo_study.config import Math as MathConfig
     from riskpo_study.config import Task as TaskConfig
 
@@ -25,8 +26,8 @@ __all__ = ["Math"]
 class Math:
     """The task of the sections ``task`` and ``math``: the difficulty of a question is the dataset it is from.
 
-    Raises ConfigError for an unknown dataset or instruction, DataError where a dataset cannot be had, and ConfigError
-    where a package of the extra ``math`` is not installed.
+    Raises ConfigError for an unknown instruction and where the extra ``math`` is not installed. Datasets are loaded
+    when first asked for: ConfigError for an unknown one, DataError where one cannot be had.
     """
 
     name = "math"
@@ -37,15 +38,12 @@ class Math:
     )  # fmt: skip
 
     def __init__(self, task: TaskConfig, config: MathConfig) -> None:
-        from riskpo_study import datasets
-        from riskpo_study.verify.math_answers import MathGrader
-
         if config.instruction not in datasets.INSTRUCTIONS:
             raise ConfigError(
                 f"math.instruction = {config.instruction!r} is unknown; choose one of "
                 f"{', '.join(datasets.INSTRUCTIONS)}."
             )
-        self.config, self.each = config, task.questions
+        self.config, self.most_asked = config, task.questions
         self._loaded: dict[str, datasets.Loaded] = {}
         self._grader = MathGrader(config.workers, config.seconds)
 
@@ -83,18 +81,16 @@ class Math:
     def questions(self, split: Split) -> list[Question]:
         """The first ``task.questions`` of every evaluation dataset, or of the questions that training leaves out."""
         if split == "development":
-            return self._training[0][: self.each]
-        return [question for name in self.config.evaluation for question in self._questions(name)[: self.each]]
+            return self._training[0][: self.most_asked]
+        return [question for name in self.config.evaluation for question in self._questions(name)[: self.most_asked]]
 
     def overlap(self) -> pd.DataFrame:
         """How many questions of each evaluation dataset training has as well, see `datasets.overlap_by_source`."""
-        from riskpo_study.datasets import overlap, overlap_by_source
-
         training, evaluation = (
             [question for name in names for question in self._load(name).questions]
             for names in (self.config.training, self.config.evaluation)
         )
-        return overlap_by_source(overlap(training, evaluation))
+        return datasets.overlap_by_source(datasets.overlap(training, evaluation))
 
     @cached_property
     def _training(self) -> tuple[list[Question], list[Question]]:
@@ -103,13 +99,12 @@ class Math:
         return set_aside(questions, self.config.development, self.name)
 
     def _questions(self, name: str) -> list[Question]:
-        from riskpo_study.datasets import messages
-
+        """All of a dataset, in published order; of a training dataset those up to ``math.longest_question``."""
         limit = self.config.longest_question if name in self.config.training else None
         return [
             Question(
                 id=one.question_id,
-                prompt=messages(one.question, self.config.instruction),
+                prompt=datasets.messages(one.question, self.config.instruction),
                 difficulty=one.source,
                 payload={"answer": one.answer, "level": one.difficulty},
             )
@@ -118,8 +113,6 @@ class Math:
         ]
 
     def _load(self, name: str) -> datasets.Loaded:
-        from riskpo_study import datasets
-
         if name not in self._loaded:
             folder = None if self.config.folder == "none" else Path(self.config.folder)
             self._loaded[name] = datasets.load(name, revision=self.config.revisions.get(name), folder=folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from riskpo_study.verify.notation import number, plain, prose
+from riskpo_study.verify.notation import closing_brace, number, plain, prose
 
 __all__ = ["LONGEST", "final_answer"]
 
@@ -70,12 +70,8 @@ def _boxed(response: str, boxes: deque[re.Match[str]], several: bool) -> str | N
 def _content(response: str, start: int) -> tuple[str, int] | None:
     """What the box holds whose content, with its brace, begins at ``start``, and where it ends."""
     window = response[start : start + LONGEST + 2]
-    depth = 0
-    if window.startswith("{"):
-        for match in re.finditer(r"\\.|[{}]", window, re.DOTALL):
-            depth += (match[0] == "{") - (match[0] == "}")
-            if depth == 0 and match[0] == "}":
-                return window[1 : match.start()].strip(), start + match.end()
+    if window.startswith("{") and (end := closing_brace(window)) is not None:
+        return window[1:end].strip(), start + end + 1
     # Not closed, as when the response ran out of tokens, or without braces: it ends with the line or the formula.
     rest = re.split(r"\n|(?<!\\)\$", window.removeprefix("{"), maxsplit=1)[0]
     return (rest.strip(), start + len(rest)) if len(rest) <= LONGEST else None

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Elements", "Number", "balanced", "elements", "key", "number", "plain", "prose", "split"]
+__all__ = ["Elements", "Number", "balanced", "closing_brace", "elements", "key", "number", "plain", "prose", "split"]
 
 _SIGNS = str.maketrans({
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*",
@@ -25,12 +25,14 @@ _SIGNS = str.maketrans({
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
+        # Space, and what only sets it: 1{,}000, 1,\!000, \\[4pt], \quad, $, \left.
         (r"\{([,:])\}", r"\1"),
         (r"(?<!\\)\\!\s*", ""),
         (r"\\\\\s*\[[\d.]+\s*[a-z]{2}\]", r"\\\\"),
         (r"(?<!\\)\\(?:[,;:> \t\n]|q?quad(?![A-Za-z]))|~|\s+", " "),
         (r"(?<!\\)\\[()\[\]]|\\?\$|\\#", ""),
         (r"\\(?:left|right|[bB]igg?[lrm]?|(?:display|text|script)style)(?![A-Za-z])", ""),
+        # Percent, fractions without braces, fonts and colours.
         (r"\\text\s*\{\s*(?:percent|\\?%)\s*\}|\\%|(?<![A-Za-z])percent(?![A-Za-z])", "%"),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\frac\s*(\d|\\pi|(?<=\s)[A-Za-z])", r"\\frac{\1}"),
@@ -38,6 +40,7 @@ _REWRITES = [
         (r"\\(?:(?:text|math)(?:bf|it|rm|sf|normal)|[mh]box|boldsymbol|bm|emph|underline)\s*(?=\{)", r"\\text"),
         (r"\\(?:text)?color\s*\{[^{}]*\}", ""),
         (r"\{\s*\\(?:rm|bf|it)(?![A-Za-z])\s*", r"\\text{"),
+        # One command of several for relations, braces, the empty set and degrees, which go, with C or F after them.
         (r"\\leq(?:slant|q)?(?![A-Za-z])|<=", r"\\le "),
         (r"\\geq(?:slant|q)?(?![A-Za-z])|>=", r"\\ge "),
         (r"\\neq(?![A-Za-z])|!=", r"\\ne "),
@@ -48,6 +51,7 @@ _REWRITES = [
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
         (r"\\degree(?![A-Za-z])", r"^\\circ "),
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*(?:(?:\\text\s*\{\s*[CF]\s*\}|[CF])\s*$)?", ""),
+        # Words and functions as they are typed without LaTeX: infinity, pi, sqrt(2).
         (r"bmatrix", "pmatrix"),
         (r"(?<![A-Za-z\\])infinity(?![A-Za-z])", r"\\infty "),
         (r"\+\s*\\infty", r"\\infty"),
@@ -125,10 +129,23 @@ def key(text: str) -> str:
     return re.sub(r"(?<!\\)\{(\w)\}", r"\1", re.sub(r"\s+", "", text))
 
 
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a sign of its own and opens no group
+
+
+def closing_brace(text: str, start: int = 0) -> int | None:
+    """Where the group ends whose brace stands at ``start``; None where it is not closed."""
+    depth = 0
+    for brace in _BRACE.finditer(text, start):
+        depth += (brace[0] == "{") - (brace[0] == "}")
+        if depth == 0:
+            return brace.start()
+    return None
+
+
 def balanced(text: str) -> bool:
     """Whether every brace has its partner."""
     depth = 0
-    for brace in re.findall(r"\\.|[{}]", text, re.DOTALL):
+    for brace in _BRACE.findall(text):
         depth += (brace == "{") - (brace == "}")
         if depth < 0:
             return False
