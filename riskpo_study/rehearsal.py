@@ -1,6 +1,6 @@
-"""Small stand-ins of the same classes and schemas for what has to be downloaded, and whole profiles run on them.
+"""Whole profiles run on small stand-ins, of the same classes and schemas, for the model and the data they download.
 
-`python -m riskpo_study.stand_ins paper_easy` runs every stage of the profile in a copy of the working tree.
+`python -m riskpo_study.rehearsal paper_easy` runs every stage of the profile in a copy of the working tree.
 """
 
 from __future__ import annotations
@@ -54,10 +54,26 @@ Lesson = tuple[list[dict[str, str]], str]
 
 
 def write_model(folder: Path, lessons: Sequence[Lesson]) -> None:
-    """A tiny Qwen2 in bfloat16 and a byte-level BPE tokenizer with chat template, both trained on the lessons.
+    """A tiny Qwen2 in bfloat16 and a byte-level BPE tokenizer with chat template, both trained on the lessons."""
+    tokenizer = _tokenizer(text for asked, answer in lessons for text in (*(m["content"] for m in asked), answer))
+    shape = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, initializer_range=0.1,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Qwen2ForCausalLM(shape)
+    _teach(model, tokenizer, lessons)
+    model = model.to(torch.bfloat16)  # type: ignore[arg-type]
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    with files.atomic(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
 
-    The model for some steps, until it answers in the form that is asked for and is right now and then.
-    """
+
+def _tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with a chat template."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -66,29 +82,16 @@ def write_model(folder: Path, lessons: Sequence[Lesson]) -> None:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    texts = (text for asked, answer in lessons for text in (*(message["content"] for message in asked), answer))
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT
     )
     fast.init_kwargs["auto_map"] = KEEP_TOKENIZER
-    shape = Qwen2Config(
-        vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=512, eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.pad_token_id, initializer_range=0.1,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Qwen2ForCausalLM(shape)
-    _teach(model, fast, lessons)
-    model = model.to(torch.bfloat16)  # type: ignore[arg-type]
-    model.generation_config = GenerationConfig(eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id)
-    with files.atomic(folder) as partial:
-        model.save_pretrained(partial)
-        fast.save_pretrained(partial)
+    return fast
 
 
 def _teach(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, lessons: Sequence[Lesson]) -> None:
+    """Train until it answers in the form that is asked for and is right now and then."""
     asked = [tokenizer.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one, _ in lessons]
     pairs = tokenize(tokenizer, [(str(a), answer) for a, (_, answer) in zip(asked, lessons, strict=True)])
     draws = generator(0, "stand-ins")
@@ -127,13 +130,7 @@ def rehearse(profile: str, folder: Path, overrides: Iterable[str] = ()) -> None:
         RunError: where a stage fails; what it said is above.
     """
     root, copy = config.root(), folder / "study"
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in (
-        subprocess.run(listed, cwd=root, capture_output=True, check=True).stdout.decode().rstrip("\0").split("\0")
-    ):
-        if (root / name).exists() and not name.startswith("results/"):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, copy / name)
+    _copy_tree(root, copy)
     task = profiles.composed(profile, root / "conf")[1].task.name
     (write_code if task == "code" else write)(folder)
     path = [str(Path(sys.executable).parent), os.environ["PATH"]]
@@ -150,8 +147,18 @@ def rehearse(profile: str, folder: Path, overrides: Iterable[str] = ()) -> None:
             raise RunError(f"the rehearsal of {profile} failed in {copy}; what went wrong is above")
 
 
+def _copy_tree(root: Path, copy: Path) -> None:
+    """Everything that git tracks or would, as it is in the working tree, but for the results."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=root, capture_output=True, check=True).stdout.decode().rstrip("\0").split("\0")
+    for name in names:
+        if (root / name).exists() and not name.startswith("results/"):  # deleted files are still listed
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy / name)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m riskpo_study.stand_ins", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m riskpo_study.rehearsal", description=__doc__)
     parser.add_argument("profile", help="profile to rehearse")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as rollouts.engine=transformers")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="rehearse there, and leave everything behind")
