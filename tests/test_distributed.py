@@ -1,13 +1,16 @@
 """Runs of several processes against those of one: real ones, started with torchrun, on CPUs."""
 
+import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 
+import in_two_processes
 import numpy as np
 import pandas as pd
 import pytest
-import split_update
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -18,6 +21,16 @@ from riskpo_study.errors import ConfigError, RunError
 from riskpo_study.experiment import train
 from riskpo_study.trainer import Trainer
 
+RUNS = {
+    "riskpo": ("riskpo", "prefix_tree", {}),
+    "dapo": ("dapo", "packed", {}),
+    "dapo_split": ("dapo", "packed", {"shard_weights": True, "gradient_checkpointing": True}),
+    "riskpo_split": ("riskpo", "prefix_tree", {"shard_weights": True}),
+}
+"""Runs of two processes: name → algorithm, layout, changes to the section hardware."""
+INTERRUPTED = {"riskpo_split": 3}
+"""Name → steps before the interruption."""
+
 
 @pytest.fixture(scope="module")
 def study(settings):
@@ -27,7 +40,7 @@ def study(settings):
         task=replace(settings.task, numbers=(2,), largest_number=9, largest_target=20),
         base_model=replace(settings.base_model, layers=1, width=64, heads=2, kv_heads=1, mlp_width=128,
                            difficulties=(2,), steps=150, batch_size=128, warmup_steps=5),
-        train=replace(settings.train, learning_rate=1e-3, warmup_steps=0, micro_batch=2),
+        train=replace(settings.train, learning_rate=1e-3, warmup_steps=0, micro_batch=2, kl_coefficient=0.01),
         hardware=replace(settings.hardware, shards=2),
     )  # fmt: skip
 
@@ -39,13 +52,36 @@ def base(study, tmp_path_factory):
     return folder
 
 
-def of_two(settings, **changes):
-    return replace(settings, hardware=replace(settings.hardware, processes=2, **changes))
+def changed(study, layout="prefix_tree", **hardware):
+    return replace(study, train=replace(study.train, layout=layout), hardware=replace(study.hardware, **hardware))
 
 
-def in_processes(number, script, *arguments):
-    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
-    return subprocess.run([*agent, *map(str, (script, *arguments))], capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def alone(study, base, tmp_path_factory):
+    """Runs of one process by algorithm and layout, each made once, and followed in TensorBoard."""
+    folder = tmp_path_factory.mktemp("alone")
+
+    @cache
+    def run(algorithm, layout="prefix_tree"):
+        return train(changed(study, layout, tracker="tensorboard"), algorithm, 0, base, folder / algorithm)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def together(study, base, tmp_path_factory):
+    """Folder of all that two processes do: `RUNS`, and a split update."""
+    folder = tmp_path_factory.mktemp("together")
+    for name, (_, layout, hardware) in RUNS.items():
+        settings = changed(study, layout, processes=2, **hardware)
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings.as_dict()))
+    planned = [(name, algorithm, INTERRUPTED.get(name)) for name, (algorithm, _, _) in RUNS.items()]
+    (folder / "runs.json").write_text(json.dumps(planned))
+    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = [in_two_processes.__file__, str(base), str(folder)]
+    ended = subprocess.run([*agent, *script], capture_output=True, text=True, check=False)
+    assert not ended.returncode, ended.stderr
+    return folder
 
 
 def trained_by_accelerate(study, algorithm, base, folder):
@@ -59,27 +95,23 @@ def trained_by_accelerate(study, algorithm, base, folder):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "layout", "how"),
-    [
-        ("riskpo", "prefix_tree", {}),
-        ("dapo", "packed", {}),
-        ("dapo", "packed", {"shard_weights": True, "gradient_checkpointing": True}),
-        ("riskpo", "prefix_tree", "accelerate"),
-    ],
-)
-def test_two_processes_train_the_policy_that_one_trains(algorithm, layout, how, study, base, tmp_path):
-    study = replace(study, train=replace(study.train, layout=layout, kl_coefficient=0.01))
-    alone = train(study, algorithm, 0, base, tmp_path / "alone")
-    if how == "accelerate":
-        together = trained_by_accelerate(study, algorithm, base, tmp_path / "together")
-    else:
-        together = train(of_two(study, **how), algorithm, 0, base, tmp_path / "together")
+@pytest.mark.parametrize("name", ["riskpo", "dapo", "dapo_split"])
+def test_two_processes_train_the_policy_that_one_trains(name, alone, together, base):
+    algorithm, layout, _ = RUNS[name]
+    assert_the_same_policy(together / name, alone(algorithm, layout), base)
+
+
+def test_accelerates_fsdp_trains_the_policy_that_one_process_trains(study, alone, base, tmp_path):
+    found = trained_by_accelerate(changed(study), "riskpo", base, tmp_path / "run")
+    assert_the_same_policy(found, alone("riskpo"), base)
+
+
+def assert_the_same_policy(together, alone, base):
+    start = load_file(base / "model.safetensors")
     for step in (2, 4):
         ours, theirs = (
             load_file(run / "snapshots" / f"step-{step:06d}" / "model.safetensors") for run in (together, alone)
         )
-        start = load_file(base / "model.safetensors")
         assert any((start[name] - theirs[name]).abs().max() > 1e-3 for name in start)
         for name, weight in theirs.items():
             torch.testing.assert_close(ours[name], weight, atol=1e-5, rtol=0)
@@ -88,21 +120,10 @@ def test_two_processes_train_the_policy_that_one_trains(algorithm, layout, how, 
     pd.testing.assert_frame_equal(ours[quantiles], theirs[quantiles], check_exact=True)
     assert theirs["reward/mean"].gt(0).all()
     pd.testing.assert_frame_equal(ours, theirs, check_exact=False, atol=1e-4, rtol=1e-4)
-    pd.testing.assert_frame_equal(
-        runs.read_records(together, "rollouts"), runs.read_records(alone, "rollouts"), check_exact=False, atol=1e-4
-    )
-    pd.testing.assert_frame_equal(
-        runs.read_records(together, "evaluations"),
-        runs.read_records(alone, "evaluations"),
-        check_exact=False,
-        atol=1e-4,
-    )
+    for records in ("rollouts", "evaluations"):
+        ours, theirs = (runs.read_records(run, records) for run in (together, alone))
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=False, atol=1e-4)
     assert runs.read_manifest(together)["identity"] == runs.read_manifest(alone)["identity"]
-
-
-@pytest.fixture(scope="module")
-def whole(study, base, tmp_path_factory):
-    return train(study, "riskpo", 0, base, tmp_path_factory.mktemp("whole") / "run")
 
 
 def assert_goes_on(study, base, folder, whole):
@@ -114,7 +135,7 @@ def assert_goes_on(study, base, folder, whole):
     pd.testing.assert_frame_equal(ours, theirs, check_exact=False, atol=1e-4)
 
 
-def test_a_run_goes_on_in_more_processes_that_split_the_weights(study, base, whole, tmp_path, monkeypatch):
+def test_a_run_goes_on_in_more_processes_that_split_the_weights(study, base, alone, tmp_path, monkeypatch):
     step = Trainer.step
 
     def stopping(trainer):
@@ -122,37 +143,21 @@ def test_a_run_goes_on_in_more_processes_that_split_the_weights(study, base, who
             raise KeyboardInterrupt
         return step(trainer)
 
+    whole = alone("riskpo")
     monkeypatch.setattr(Trainer, "step", stopping)  # of this process: the others have their own
     with pytest.raises(KeyboardInterrupt):
-        train(study, "riskpo", 0, base, tmp_path / "run")
-    assert_goes_on(of_two(study, shard_weights=True), base, tmp_path / "run", whole)
+        train(changed(study), "riskpo", 0, base, tmp_path / "run")
+    assert_goes_on(changed(study, processes=2, shard_weights=True), base, tmp_path / "run", whole)
 
 
-def test_a_run_that_split_the_weights_goes_on_in_one_process(study, base, whole, tmp_path):
-    params, folder, script = tmp_path / "params.yaml", tmp_path / "run", tmp_path / "half.py"
-    params.write_text(yaml.safe_dump(of_two(study, shard_weights=True).as_dict()))
-    script.write_text(f"""
-from pathlib import Path
-from riskpo_study import config, experiment, trainer
-step = trainer.Trainer.step
-def stopping(self):
-    if self.steps_done == 3:
-        raise KeyboardInterrupt
-    return step(self)
-trainer.Trainer.step = stopping
-experiment.train(config.load({str(params)!r}), "riskpo", 0, Path({str(base)!r}), Path({str(folder)!r}))
-""")
-    ended = in_processes(2, script)
-    assert ended.returncode and "KeyboardInterrupt" in ended.stderr, ended.stderr
-    assert_goes_on(study, base, folder, whole)
+def test_a_run_that_split_the_weights_goes_on_in_one_process(study, base, alone, together):
+    assert_goes_on(changed(study), base, together / "riskpo_split", alone("riskpo"))
 
 
-def test_each_process_holds_its_part_of_weights_and_optimiser_and_saves_the_whole(base, tmp_path):
-    alone, its_optimizer = split_update.load(base, split=False)
-    norm = split_update.update(alone, its_optimizer)
-    ended = in_processes(2, split_update.__file__, base, tmp_path)
-    assert not ended.returncode, ended.stderr
-    main, other = (torch.load(tmp_path / f"process-{rank}.pt", weights_only=True) for rank in range(2))
+def test_each_process_holds_its_part_of_weights_and_optimiser_and_saves_the_whole(base, together):
+    alone, its_optimizer = in_two_processes.load(base, split=False)
+    norm = in_two_processes.update(alone, its_optimizer)
+    main, other = (torch.load(together / f"process-{rank}.pt", weights_only=True) for rank in range(2))
     parameters = sum(parameter.numel() for parameter in alone.model.parameters())
     for name, size in (("parameters", 2), ("optimizer", 12)):  # bytes of each: bfloat16; float32 copy and two moments
         assert main["held"][name] + other["held"][name] == size * parameters
@@ -165,7 +170,7 @@ def test_each_process_holds_its_part_of_weights_and_optimiser_and_saves_the_whol
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     for name, weight in alone.model.state_dict().items():
         torch.testing.assert_close(main["weights"][name], weight, atol=1e-4, rtol=1e-2)
-    continued, optimizer = split_update.load(base, split=False)
+    continued, optimizer = in_two_processes.load(base, split=False)
     optimizer.load_state_dict(saved)
     assert continued.model.state_dict().keys() == main["weights"].keys()
     for of_one in optimizer.adam.state.values():
@@ -184,11 +189,14 @@ def test_splitting_what_cannot_be_split_is_refused(settings, policy, monkeypatch
         sharding.wanted(False)
 
 
-def test_a_failure_in_any_process_ends_the_run(study, base, tmp_path, capfd):
-    runs.RunFolder(tmp_path / "run", {"algorithm": "another"})
-    with pytest.raises(RunError, match="one of 2 processes of riskpo_study.experiment failed"):
-        train(of_two(study), "riskpo", 0, base, tmp_path / "run")
-    assert "holds another run: algorithm is 'riskpo' here and 'another' there" in capfd.readouterr().err
+def test_a_failure_in_any_process_ends_the_others_and_is_told(tmp_path, monkeypatch, capfd):
+    (tmp_path / "half_broken.py").write_text(
+        "import os, sys, time\nsys.exit('the second is broken') if os.environ['RANK'] == '1' else time.sleep(600)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(RunError, match="one of 2 processes of half_broken failed; what it said is above"):
+        distributed.launch(2, "half_broken")
+    assert "the second is broken" in capfd.readouterr().err
 
 
 def test_processes_must_divide_the_shards(settings):
@@ -212,17 +220,15 @@ def test_shares_of_several_processes_come_back_in_order(monkeypatch):
     assert distributed.gathered(shares[0]) == list(range(7))
 
 
-def test_the_number_of_shards_decides_the_responses_and_is_in_the_identity(study, base, tmp_path):
-    train(study, "grpo", 0, base, tmp_path / "run")
+def test_the_number_of_shards_decides_the_responses_and_is_in_the_identity(study, base, alone):
     with pytest.raises(RunError, match=r"hardware.shards is 1 here and 2 there"):
-        train(replace(study, hardware=replace(study.hardware, shards=1)), "grpo", 0, base, tmp_path / "run")
+        train(changed(study, shards=1), "riskpo", 0, base, alone("riskpo"))
 
 
-def test_metrics_reach_tensorboard(study, base, tmp_path):
+def test_metrics_reach_tensorboard(alone):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    followed = replace(study, hardware=replace(study.hardware, tracker="tensorboard"))
-    run = train(followed, "grpo", 0, base, tmp_path / "run")
+    run = alone("riskpo")
     (events,) = run.rglob("events.out.tfevents.*")
     seen = EventAccumulator(str(events.parent)).Reload()
     rewards = [event.value for event in seen.Scalars("reward/mean")]
