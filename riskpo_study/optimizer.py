@@ -61,8 +61,10 @@ class Optimizer:
             parameter.grad = master.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Of split weights all processes call it, and the main one gets it, as if they were not split."""
-        copies: list[Tensor] = [] if self.masters[0] is self.parameters[0] else [one.data for one in self.masters]
+        """AdamW's state and the schedule's; `masters`, the float32 copies, in the order of their parameters.
+
+        Of split weights all processes call it, and the main one gets it, as if they were not split.
+        """
         adam = self.adam.state_dict()
         moments = {
             index: {name: sharding.collected(value) for name, value in of_one.items()}
@@ -71,11 +73,12 @@ class Optimizer:
         return {
             "optimizer": adam | {"state": moments},
             "scheduler": self.scheduler.state_dict(),
-            "masters": [sharding.collected(copy) for copy in copies],
+            "masters": [sharding.collected(copy) for copy in self._copies()],
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave, with weights of the same dtypes; every process takes its part of it."""
         adam = state["optimizer"]
         moments = {
             index: {
@@ -86,8 +89,16 @@ class Optimizer:
         }
         self.adam.load_state_dict(adam | {"state": moments})
         self.scheduler.load_state_dict(state["scheduler"])
-        for master, copy in zip(self.masters, state["masters"], strict=False):
+        for master, copy in zip(self._copies(), state["masters"], strict=True):
             master.copy_(sharding.split_like(copy, master))
+
+    def _copies(self) -> list[Tensor]:
+        """The masters that are no parameters themselves."""
+        return [
+            master.data
+            for parameter, master in zip(self.parameters, self.masters, strict=True)
+            if master is not parameter
+        ]
 
 
 def _rate(train: Train, updates: int) -> float:
