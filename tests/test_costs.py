@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import weakref
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -280,16 +279,12 @@ def test_stages_and_disk_of_the_profiles(hard: config.Config, easy: config.Confi
         assert disk["a run at work, besides"] == 3 * estimate.checkpoint()
 
 
-@cache
-def on(processes: int) -> Estimate:
-    """Easy math on so many H100s."""
-    easy = profiles.composed("paper_easy", ROOT / "conf", [f"hardware.processes={processes}"])[1]
-    return costs.estimates(easy)["H100 80 GB"]
-
-
 @given(response=st.floats(0.05, 0.95), processes=st.sampled_from([1, 2, 4]))
-def test_more_tokens_take_longer_and_more_gpus_never_do(response: float, processes: int) -> None:
-    few, more = (replace(on(n), assumed=Assumptions(response_share=response)) for n in (processes, 2 * processes))
+def test_more_tokens_take_longer_and_more_gpus_never_do(response: float, processes: int, easy: config.Config) -> None:
+    few, more = (
+        Estimate(with_(easy, "hardware", processes=n), EASY, GPUS["H100 80 GB"], Assumptions(response_share=response))
+        for n in (processes, 2 * processes)
+    )
     longer = replace(few, assumed=Assumptions(response_share=response + 0.05))
     assert more.run() < few.run() < longer.run()
     assert few.run() < few.run(dynamic_sampling=True)
@@ -322,9 +317,8 @@ def test_what_fits_other_gpus(
 
 def test_what_the_page_says_in_words(hard: config.Config) -> None:
     days = []
-    for seeds in ("[0,1,2]", "[0]"):
-        settings = profiles.composed("paper_hard", ROOT / "conf", [f"runs.seeds={seeds}"])[1]
-        stages = costs.estimates(settings)["H100 80 GB"].stages()
+    for seeds in ((0, 1, 2), (0,)):
+        stages = costs.estimates(with_(hard, "runs", seeds=seeds))["H100 80 GB"].stages()
         days.append(sum(stage.hours() for stage in stages) / 8 / 24)  # evaluations side by side
     assert 18 < days[0] < 24 and "take three weeks" in PAGE
     assert 6 < days[1] < 8 and "one seed takes one" in PAGE

@@ -7,6 +7,7 @@ import importlib
 import re
 import shlex
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ INLINE = [" ".join(text.split()) for text in re.findall(r"`([^`]+)`", re.sub(r"`
 COMMANDS = [line.partition(" #")[0].strip() for line in BLOCKS.splitlines()] + INLINE
 
 
+@cache
 def composed(profile: str) -> config.Config:
     return profiles.composed(profile, ROOT / "conf")[1]
 
