@@ -6,8 +6,8 @@
 #   NODES=2 bash run.sh hard         on the Ray cluster that RAY_ADDRESS names (slurm.sh starts one)
 #   bash run.sh hard KEY=VALUE …     further settings of verl, last; `--cfg job` prints all of them and runs nothing
 #
-# Needs `pip install 'riskpo_study[verl]'` and verl's extra `vllm` on every node, and the data as verl's parquet files:
-# columns data_source, prompt (messages), reward_model ({"ground_truth": …}). DAPO-Math-17k and AIME 2024 are published
+# Needs `pip install -e '.[verl]' 'verl[vllm]'`, in a clone of this repository, on every node, and the data as verl's parquet
+# files: columns data_source, prompt (messages), reward_model ({"ground_truth": …}). DAPO-Math-17k and AIME 2024 are published
 # in this form (BytedTsinghua-SIA), verl's examples/data_preprocess makes the others. Folders must be visible to all
 # nodes. docs/scale_out.md says how long it takes and how much memory it needs.
 set -euo pipefail
