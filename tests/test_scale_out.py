@@ -136,6 +136,21 @@ def test_the_run_is_that_of_the_script() -> None:
     assert "ppo_max_token_len_per_gpu" not in re.sub(r"#.*", "", SCRIPT)  # verl's default, 16 384
 
 
+def test_batches_divide_among_the_gpus_as_the_script_says() -> None:
+    """verl wants the responses of an update to divide among the GPUs, eight a node."""
+    divide = []
+    for run in ("hard", "easy"):
+        section = SCRIPT[SCRIPT.index(f"\n{run})") :]
+        found = [re.search(rf"\b{name}\D+(\d+)", section) for name in ("QUESTIONS", "MINI_BATCH", "RESPONSES")]
+        questions, mini_batch, responses = (int(number[1]) for number in found if number)
+        assert questions % mini_batch == 0 and mini_batch % 5 == 0
+        divide.append([nodes for nodes in range(1, 7) if mini_batch * responses % (8 * nodes) == 0])
+    assert divide == [[1, 2, 3, 5, 6], [1, 2, 3, 4, 5, 6]]
+    text = " ".join(SCRIPT.replace("\n#", "").split())
+    assert "among the GPUs of up to 6 nodes, but for `hard` on 4: QUESTIONS=640 MINI_BATCH=160 is right there" in text
+    assert 640 % 160 == 160 * Run().responses % (8 * 4) == 160 % 5 == 0
+
+
 def test_what_the_page_says_of_the_table() -> None:
     floors = {size: replace(on(size, 256), run=Run(questions=1, responses=1)).generate() for size in SIZES}
     said = "take 14 s (1.5B), 31 s (7B) or 40 s (32B)"

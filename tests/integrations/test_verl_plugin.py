@@ -275,13 +275,6 @@ def test_the_launch_scripts_are_the_papers_runs(composed: dict[tuple[str, str], 
     assert (token.policy_loss.loss_mode, token.loss_agg_mode, token.clip_ratio_c) == ("vanilla", "token-mean", 3.0)
 
 
-@pytest.mark.parametrize(("mini_batch", "responses", "nodes"), [
-    (120, 10, (1, 2, 3, 5, 6)), (160, 10, (4,)), (480, 5, (1, 2, 3, 4, 5, 6)),
-])  # fmt: skip
-def test_the_mini_batches_divide_as_run_sh_says(mini_batch: int, responses: int, nodes: tuple[int, ...]) -> None:
-    assert all(mini_batch * responses % (8 * count) == 0 for count in nodes)
-
-
 class Workers:
     """Stands in for the GPU workers, which hold the model; everything else of the trainer is verl's."""
 
