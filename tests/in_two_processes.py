@@ -80,8 +80,14 @@ def split_update(model: Path, folder: Path) -> None:
 
 
 def main(base: Path, folder: Path) -> None:
-    """The runs of `folder/runs.json`, as [name, algorithm, steps] with their configurations in `name.yaml`."""
+    """Exchange numbers, do the runs of `folder/runs.json`, and update a split policy.
+
+    A run is [name, algorithm, steps], see `train`; its configuration is in `folder/name.yaml`.
+    """
     distributed.start()
+    mine = distributed.share(range(7))
+    exchanged = {"mine": mine, "gathered": distributed.gathered(mine)}
+    (folder / f"exchanged-{distributed.rank()}.json").write_text(json.dumps(exchanged))
     for name, algorithm, steps in json.loads((folder / "runs.json").read_text()):
         train(folder / f"{name}.yaml", algorithm, base, folder / name, steps)
     split_update(base, folder)

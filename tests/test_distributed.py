@@ -204,20 +204,11 @@ def test_processes_must_divide_the_shards(settings):
         replace(settings.hardware, processes=2, shards=3)
 
 
-def test_shares_of_several_processes_come_back_in_order(monkeypatch):
-    """What each of three processes takes of seven items, put together as `gathered` does."""
-    shares = []
-    for rank in range(3):
-        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(distributed, "size", lambda: 3)
-        shares.append(distributed.share(range(7)))
-    assert shares == [[0, 3, 6], [1, 4], [2, 5]]
-
-    def everybody(output, mine):
-        output[:] = shares
-
-    monkeypatch.setattr(distributed.distributed, "all_gather_object", everybody)
-    assert distributed.gathered(shares[0]) == list(range(7))
+def test_shares_of_several_processes_come_back_in_order(together):
+    """Also where the last share is the shorter."""
+    first, second = (json.loads((together / f"exchanged-{rank}.json").read_text()) for rank in range(2))
+    assert (first["mine"], second["mine"]) == ([0, 2, 4, 6], [1, 3, 5])
+    assert first["gathered"] == second["gathered"] == list(range(7))
 
 
 def test_the_number_of_shards_decides_the_responses_and_is_in_the_identity(study, base, alone):
