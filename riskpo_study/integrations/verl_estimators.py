@@ -43,14 +43,14 @@ class Estimator:
     def __init__(self, name: str) -> None:
         self.name = name
         self.advantages: BatchAdvantages | None = None
-        self.most: int | None = None
+        self.most_rows: int | None = None
 
-    def start(self, config: DictConfig | Mapping[str, Any], most: int | None = None) -> BatchAdvantages:
+    def start(self, config: DictConfig | Mapping[str, Any], most_rows: int | None = None) -> BatchAdvantages:
         """Begin anew.
 
         Args:
             config: verl's section `algorithm`, with the options in `riskpo`.
-            most: rows that a question may have, where that is known.
+            most_rows: rows that a question may have, where that is known.
 
         Raises:
             ConfigError: for an unknown option or a bad value, or where there is no seed.
@@ -61,7 +61,7 @@ class Estimator:
         if "seed" not in options:
             raise ConfigError("verl hands its seeds to no estimator: give the bundles one, +algorithm.riskpo.seed=0")
         seed = options.pop("seed")
-        self.advantages, self.most = BatchAdvantages(self.name, options, seed), most  # type: ignore[arg-type]
+        self.advantages, self.most_rows = BatchAdvantages(self.name, options, seed), most_rows  # type: ignore[arg-type]
         _log.info("riskpo_study: %s", self.advantages)
         return self.advantages
 
@@ -98,10 +98,10 @@ class Estimator:
                 __name__, TrackerCheckpoint.__name__,
             )  # fmt: skip
         rewards, rows = group(token_level_rewards.sum(1), response_mask.any(1), index)
-        if self.most is not None and rows.shape[1] > self.most:
+        if self.most_rows is not None and rows.shape[1] > self.most_rows:
             raise DataError(
-                f"a question has {rows.shape[1]} rows and not {self.most}: agents with several outputs a session are "
-                "not supported, for each would count as a response"
+                f"a question has {rows.shape[1]} rows and not {self.most_rows}: agents with several outputs a session "
+                "are not supported, for each would count as a response"
             )
         # Questions that are neighbours by their ids might be alike.
         order = torch.randperm(len(rows), generator=self.advantages.generator("questions"))
