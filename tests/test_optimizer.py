@@ -27,7 +27,7 @@ def test_a_restored_optimiser_goes_on_as_if_nothing_had_happened(
     dtypes: tuple[torch.dtype, ...], settings: config.Config
 ) -> None:
     """At a rate at which bfloat16 alone would not move, so that the float32 copies decide; for mixed weights, too."""
-    train = replace(settings.train, learning_rate=1e-4, warmup_steps=2, schedule="cosine")
+    train = replace(settings.train, steps=100, mini_batches=1, learning_rate=1e-4, warmup_steps=2, schedule="cosine")
     weights = [nn.Parameter(torch.ones(3, dtype=dtype)) for dtype in dtypes]
     straight = Optimizer(weights, train)
     updated(weights, straight, range(1, 4))
