@@ -161,7 +161,7 @@ RESPONSES = [
 
 @pytest.fixture(scope="module")
 def grader() -> Iterator[MathGrader]:
-    with MathGrader(workers=2) as grader:
+    with MathGrader(workers=2, seconds=60) as grader:  # a machine may be busy; the limit has a test of its own
         yield grader
 
 
