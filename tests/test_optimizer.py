@@ -22,7 +22,7 @@ def updated(weights: list[nn.Parameter], optimizer: Optimizer, steps: range) -> 
         optimizer.step()
 
 
-@pytest.mark.parametrize("dtypes", product([torch.float32, torch.bfloat16], repeat=2))
+@pytest.mark.parametrize("dtypes", list(product([torch.float32, torch.bfloat16], repeat=2)))
 def test_a_restored_optimiser_goes_on_as_if_nothing_had_happened(
     dtypes: tuple[torch.dtype, ...], settings: config.Config
 ) -> None:
