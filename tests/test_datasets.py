@@ -242,7 +242,7 @@ def test_jsonl_and_parquet_give_the_same(stand_ins: Path, tmp_path: Path, name: 
 
 
 def test_numbers_and_texts_may_be_mixed(tmp_path: Path) -> None:
-    """As in a file of the hub, too, where `datasets` would make the texts '27.0' and '"1/2"' of these answers."""
+    """The JSON builder of `datasets` makes the texts '27.0' and '"1/2"' of these answers."""
     rows = [{"id": 0, "question": "a", "answer": 27.0}, {"id": 1, "question": "b", "answer": "1/2"}]
     assert [q.answer for q in load("amc_2023", folder=saved(tmp_path, "amc_2023", rows)).questions] == ["27", "1/2"]
 
@@ -266,7 +266,7 @@ def test_nothing_is_left_beside_local_copies(stand_ins: Path, tmp_path: Path) ->
     before = sorted(folder.iterdir())
     script = (
         "import sys; from pathlib import Path; from riskpo_study.datasets import load\n"
-        f"load('olympiad_bench', folder=Path({str(folder)!r}))\nprint('huggingface_hub' in sys.modules)"
+        f"load('olympiad_bench', folder=Path({str(folder)!r}))\nprint('datasets' in sys.modules)"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}
     printed = subprocess.run(
@@ -346,8 +346,8 @@ def test_repeated_questions_are_one_and_contradictory_ones_none(stand_ins: Path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"problem": "a", "answer": "1"}\n{"problem": \n', r"cannot be read after row 1 \(Expecting value.*: write"),
-        ('{"problem": "a", "answer": "1"}\n[1, 2]\n', r"cannot be read after row 1 \('\[1, 2\]\\n' is no JSON object"),
+        ('{"problem": "a", "answer": "1"}\n{"problem": \n', "cannot be read after row 1: Expecting value"),
+        ('{"problem": "a", "answer": "1"}\n[1, 2]\n', r"cannot be read after row 1: '\[1, 2\]\\n' is no JSON object"),
         ('{"problem": "a", "answer": "1"}\n\n', "cannot be read after row 1"),
     ],
 )
@@ -361,7 +361,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str, message: str) -> 
 def test_damaged_parquet_is_named(stand_ins: Path, tmp_path: Path) -> None:
     file = tmp_path / "olympiad_bench.parquet"
     file.write_bytes((stand_ins / file.name).read_bytes()[:-50])
-    with pytest.raises(DataError, match=rf"olympiad_bench: {file} cannot be read after row 0 \(.*: write it again"):
+    with pytest.raises(DataError, match=f"olympiad_bench: {file} cannot be read after row 0: "):
         load("olympiad_bench", folder=tmp_path)
 
 
@@ -472,18 +472,13 @@ def test_a_cache_laid_out_by_hand(stand_ins: Path, tmp_path: Path) -> None:
     (repository / "blobs").mkdir()
     pq.write_table(pa.Table.from_pylist(rows_of(stand_ins, "gsm8k_train")), repository / "blobs" / "0a1b")
     (snapshot / "train-00000-of-00001.parquet").symlink_to("../../../blobs/0a1b")
-    damaged = tmp_path / "hub" / "datasets--math-ai--aime25" / "snapshots" / COMMIT / "test.jsonl"
-    damaged.parent.mkdir(parents=True)
-    damaged.write_text('{"problem": "a", "answer": "1", "id": "0"}\n{"problem": ')
     requests = [{"name": "gsm8k_train", "revision": "main"}, {"name": "gsm8k_train", "revision": COMMIT},
-                {"name": "gsm8k_test", "revision": "main"}, {"name": "aime_2025", "revision": COMMIT}]  # fmt: skip
+                {"name": "gsm8k_test", "revision": "main"}]  # fmt: skip
     found, _ = in_new_process(requests, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
     for (provenance, questions), revision in zip(found[:2], ("main", COMMIT), strict=True):
         assert (provenance["revision"], provenance["commit"]) == (revision, COMMIT)
         assert questions == [list(astuple(question)) for question in load("gsm8k_train", folder=stand_ins).questions]
     assert found[2].startswith("DataError: gsm8k_test: openai/gsm8k at revision main is not in the Hugging Face cache")
-    assert found[3].startswith(f"DataError: aime_2025: {damaged} cannot be read after row 1 (")
-    assert found[3].endswith("): delete it, then load again.")
 
 
 def test_no_network_does_not_hang(tmp_path: Path) -> None:

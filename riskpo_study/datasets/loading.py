@@ -7,7 +7,7 @@ import json
 import re
 import reprlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -71,18 +71,18 @@ def load(name: str, *, revision: str | None = None, folder: Path | None = None) 
     if name not in DATASETS:
         raise ConfigError(f"dataset {name!r} is unknown; choose one of: {', '.join(DATASETS)}.")
     source = DATASETS[name]
-    if folder is not None and revision is not None:
-        raise ConfigError(f"{name}: revision = {revision!r} is of the hub; a local copy, from {folder}, has none.")
     if folder is None:
         revision = revision or source.commit
         files, commit = _from_hub(name, source, revision)
-        questions, rows, remarks = _read(name, source, _rows(name, files, "delete it, then load again"))
+        questions, rows, remarks = _read(name, source, _published_rows(name, files))
         remarks += _unexpected_numbers(name, source, commit, rows, len(questions))
         origin = {"revision": revision, "commit": commit, "file": None}
-    else:
+    elif revision is None:
         file = _local_copy(name, folder)
-        questions, rows, remarks = _read(name, source, _rows(name, [file], "write it again"))
+        questions, rows, remarks = _read(name, source, _local_rows(name, file))
         origin = {"revision": None, "commit": None, "file": file.name}
+    else:
+        raise ConfigError(f"{name}: revision = {revision!r} is of the hub; a local copy, from {folder}, has none.")
     provenance = {
         "name": name,
         "repository": source.repository,
@@ -144,33 +144,44 @@ def _local_copy(name: str, folder: Path) -> Path:
     return files[0]
 
 
-def _rows(name: str, files: Sequence[Path], remedy: str) -> Iterator[tuple[int, Row]]:
-    """Number, from 1, and content of the rows of JSON lines or parquet files, which are read one after the other.
+def _published_rows(name: str, files: list[Path]) -> Iterator[tuple[int, Row]]:
+    """Number, from 1, and content of the rows of downloaded files."""
+    # Not load_dataset(repository, revision=…): without a network that takes whatever revision it once converted.
+    from datasets import load_dataset
 
-    Not by `datasets`: of a JSON column with numbers and texts it makes texts, in which the texts are quoted.
-    """
+    kind = "json" if files[0].suffix == ".jsonl" else "parquet"
     number = 0
-    for file in files:
-        try:
-            for row in _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file):
+    try:
+        # Streamed, as it otherwise writes a second copy of everything to the disk.
+        stream = load_dataset(kind, data_files=[str(file) for file in files], split="train", streaming=True)
+        for batch in stream.with_format("arrow").iter(batch_size=BATCH):
+            for row in batch.to_pylist():
                 number += 1
                 yield number, row
-        except (OSError, ValueError) as error:
-            raise DataError(f"{name}: {file} cannot be read after row {number} ({error}): {remedy}.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: {files[0]} cannot be read ({error}): delete it, then load again.") from error
 
 
-def _parquet_rows(file: Path) -> Iterator[Row]:
-    for batch in ParquetFile(file).iter_batches(batch_size=BATCH):
-        yield from batch.to_pylist()
-
-
-def _json_rows(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"{reprlib.repr(line)} is no JSON object")
-            yield row
+def _local_rows(name: str, file: Path) -> Iterator[tuple[int, Row]]:
+    """Number, from 1, and content of the rows of a local copy."""
+    # Not by `datasets` either: of a column with numbers and texts it makes texts, in which the texts are quoted.
+    number = 0
+    try:
+        if file.suffix == ".parquet":
+            for batch in ParquetFile(file).iter_batches(batch_size=BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+            return
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"{reprlib.repr(line)} is no JSON object")
+                number += 1
+                yield number, row
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: {file} cannot be read after row {number}: {error}.") from error
 
 
 def _read(name: str, source: Source, rows: Iterable[tuple[int, Row]]) -> tuple[tuple[Question, ...], int, list[str]]:
@@ -205,16 +216,12 @@ def _read(name: str, source: Source, rows: Iterable[tuple[int, Row]]) -> tuple[t
             f"{found[example][1].question_id} with {' and '.join(answers[example])}"
         )
     kept = [numbered for key, numbered in found.items() if key not in answers]
-    _require_different_identifiers(source, kept)
+    rows_by_id: dict[str, int] = {}
+    for row_number, question in kept:
+        other = rows_by_id.setdefault(question.question_id, row_number)
+        if other != row_number:
+            raise _misfit(question.question_id, row_number, source.identifier, f"is that of row {other}, too")
     return tuple(question for _, question in kept), number, remarks
-
-
-def _require_different_identifiers(source: Source, numbered: Iterable[tuple[int, Question]]) -> None:
-    rows: dict[str, int] = {}
-    for number, question in numbered:
-        other = rows.setdefault(question.question_id, number)
-        if other != number:
-            raise _misfit(question.question_id, number, source.identifier, f"is that of row {other}, too")
 
 
 def _question(name: str, source: Source, number: int, row: Row, *, may_lack_answer: bool) -> Question:
