@@ -1,4 +1,4 @@
-"""The policy: a causal language model with its tokenizer, and the log-probabilities it gives to responses."""
+"""The policy: a language model, seeing or not, with its tokenizer, and the log-probabilities it gives to responses."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
-from riskpo_study import distributed, sharding
+from riskpo_study import distributed, sharding, vision
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.log_probs import token_scores
 
 if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
+
     from riskpo_study.config import Hardware
     from riskpo_study.tasks.protocol import Prompt
 
@@ -28,7 +38,7 @@ disable_progress_bar()  # a bar for each small model saved or loaded would drown
 class Responses:
     """G responses to each of Q questions, padded on the right to T tokens."""
 
-    prompts: tuple[tuple[int, ...], ...]  # Q token sequences
+    prompts: tuple[tuple[int, ...], ...]  # Q token sequences, those with images of the class `vision.EncodedPrompt`
     tokens: Tensor  # (Q, G, T) int64
     lengths: Tensor  # (Q, G) int64, the end-of-sequence token included
 
@@ -65,10 +75,11 @@ class Scores(NamedTuple):
 
 
 class Policy:
-    """A causal language model and its tokenizer.
+    """A causal language model and its tokenizer; with an image processor, one that sees.
 
     Args:
-        model: any `transformers` causal language model whose output layer has no bias.
+        model: any `transformers` causal language model whose output layer has no bias, or a vision-language model of
+            Qwen2-VL's family.
         tokenizer: its tokenizer, with an end-of-sequence and a padding token.
         layout: how `score` lays out its input. `prefix_tree` puts a prompt and all its responses in one row, where
             the prompt, and every beginning that responses share, is computed once. It needs a model that takes a 4-D
@@ -77,6 +88,7 @@ class Policy:
             positions. `padded` gives each response a row of its own, for every causal model.
         tokens: of one pass of the packed layout, prompts included; a response that is longer has a pass of its own.
         checkpointing: keep no activations within a block for the backward pass, and compute them again.
+        image_processor: of a vision-language model; needed for prompts with images.
 
     Raises:
         ConfigError: for an unknown layout, a tokenizer without end or padding, or checkpointing a model with dropout.
@@ -89,12 +101,13 @@ class Policy:
         layout: str = "prefix_tree",
         tokens: int = 2**14,
         checkpointing: bool = False,
+        image_processor: BaseImageProcessor | None = None,
     ) -> None:
         if layout not in _LAYOUTS:
             raise ConfigError(f"layout = {layout!r} is unknown; choose one of {', '.join(_LAYOUTS)}")
         if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
             raise ConfigError(f"the tokenizer {tokenizer.name_or_path!r} needs both an eos_token and a pad_token")
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.image_processor = model, tokenizer, image_processor
         self.layout, self.tokens, self.checkpointing = layout, tokens, checkpointing
         if checkpointing:
             _refuse_dropout(model)  # which the training mode of checkpointing would switch on
@@ -111,6 +124,7 @@ class Policy:
     ) -> Policy:
         """Load a model and tokenizer saved by `save` or `save_pretrained`, or a model of the Hugging Face hub.
 
+        A vision-language model comes with its image processor; without torchvision that is the one that works with PIL.
         The model goes to the GPU of this process where there is one; with `hardware.shard_weights` this process's part.
 
         Args:
@@ -120,10 +134,14 @@ class Policy:
             raise DataError(f"there is no model in {path}; run the stage that trains it first (dvc repro base_model)")
         options = {"attn_implementation": hardware.attention} if hardware else {}
         dtype = getattr(torch, hardware.dtype) if hardware else torch.float32
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options)
+        sees = vision.sees(AutoConfig.from_pretrained(path))
+        kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        model = kind.from_pretrained(path, dtype=dtype, **options)
         tokenizer = AutoTokenizer.from_pretrained(path)
         saving = (hardware.tokens, hardware.gradient_checkpointing) if hardware else ()
         policy = cls(model, tokenizer, layout, *saving)
+        if sees:
+            policy.image_processor = _image_processor(path)
         if hardware and sharding.wanted(hardware.shard_weights):
             policy.shard()
         else:
@@ -162,24 +180,34 @@ class Policy:
         return {name: values[id(tensor)] for name, tensor in tensors.items()}
 
     def save(self, folder: Path | str, weights: dict[str, Tensor] | None = None) -> None:
-        """Write weights (safetensors), configuration and tokenizer, loadable by `transformers` and vLLM.
+        """Write weights (safetensors), configuration, tokenizer and image processor, for `transformers` and vLLM.
 
         Args:
             weights: what `collected` returned.
         """
         self.model.save_pretrained(folder, state_dict=weights and dict(weights))  # which takes it apart
         self.tokenizer.save_pretrained(folder)
+        if self.image_processor is not None:
+            self.image_processor.save_pretrained(folder)
 
     def encode(self, prompts: Sequence[Prompt]) -> tuple[tuple[int, ...], ...]:
         """Token ids of prompts; messages go through the tokenizer's chat template, which adds what it needs.
 
+        Those of messages with images are `vision.EncodedPrompt`s, which carry what the model takes beside tokens.
+
         Raises:
-            ConfigError: for messages where the tokenizer has no chat template.
+            ConfigError: for messages where the tokenizer has no chat template, and for images where the model takes
+            none; DataError: for an image that cannot be read.
         """
         texts = [prompt if isinstance(prompt, str) else self._in_chat(prompt) for prompt in prompts]
-        return tuple(tuple(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+        encoded = [tuple(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        for index, prompt in enumerate(prompts):
+            if images := vision.images_of(prompt):
+                name = f"prompt {index} of the batch"
+                encoded[index] = vision.encode(self.model, self.image_processor, encoded[index], images, name)
+        return tuple(encoded)
 
-    def _in_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def _in_chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
         if not self.tokenizer.chat_template:
             raise ConfigError(f"the tokenizer {self.tokenizer.name_or_path!r} has no chat template: take a chat model")
         chat = [dict(message) for message in messages]
@@ -203,7 +231,10 @@ class Policy:
             shape = responses.tokens.shape[1:]
             shortest = Responses(((0,),), torch.zeros(1, *shape, dtype=torch.long), torch.ones(1, shape[0]).long())
             return Scores(*(score[:0] for score in self.score(shortest, temperature)))
-        batch = _LAYOUTS[self.layout](responses).to(self.model.device)
+        batch = _LAYOUTS[self.layout](responses)
+        if vision.sees(self.model.config):
+            batch = self._with_images(batch, responses.prompts)
+        batch = batch.to(self.model.device)
         mask = responses.mask
         targets = responses.tokens[mask].to(self.model.device)
         self.model.train(self.checkpointing and torch.is_grad_enabled())
@@ -211,6 +242,12 @@ class Policy:
         self.model.eval()
         padded = torch.zeros(mask.shape)
         return Scores(*(padded.masked_scatter(mask, score.cpu()) for score in scores))
+
+    def _with_images(self, batch: _Batch, prompts: Sequence[Sequence[int]]) -> _Batch:
+        positions, images = vision.place(prompts, batch.spans, batch.position_ids)
+        if images is None and self.sharded:  # others may have some, and the vision tower's weights are shared as well
+            images = vision.smallest(self.model)
+        return batch._replace(position_ids=positions, images=images)
 
     @torch.no_grad()
     def score_passes(self, responses: Responses, temperature: float, passes: Sequence[Tensor]) -> Scores:
@@ -254,7 +291,7 @@ class _Scorer(nn.Module):
 
     def forward(self, batch: _Batch, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         hidden = self.model.base_model(
-            input_ids=batch.input_ids,
+            **vision.inputs(self.model, batch.input_ids, batch.images),
             position_ids=batch.position_ids,
             attention_mask=batch.attention_mask,
             use_cache=False,
@@ -270,12 +307,22 @@ class _Scorer(nn.Module):
 
 class _Batch(NamedTuple):
     input_ids: Tensor  # (rows, columns)
-    position_ids: Tensor  # (rows, columns)
+    position_ids: Tensor  # (rows, columns), or (4, rows, columns) for a model that sees
     attention_mask: Tensor | None  # (rows, 1, columns, columns) bool, or None for plain causal attention
     predictors: Tensor  # flat index of the position that predicts each response token, in the order of tokens[mask]
+    spans: Sequence[tuple[int, int, int]]  # question, flat start and end of each prompt with what follows it
+    images: vision.Placed | None = None
 
     def to(self, device: torch.device) -> _Batch:
-        return _Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+        input_ids, position_ids, attention_mask, predictors, spans, images = self
+        return _Batch(
+            input_ids.to(device),
+            position_ids.to(device),
+            None if attention_mask is None else attention_mask.to(device),
+            predictors.to(device),
+            spans,
+            None if images is None else images.to(device),
+        )
 
 
 def _padded(responses: Responses) -> _Batch:
@@ -292,7 +339,8 @@ def _padded(responses: Responses) -> _Batch:
     input_ids[question[fed], response[fed], column[fed]] = responses.tokens[question, response, step][fed]
     positions = torch.arange(columns).expand(questions * group, columns)
     predictors = (question * group + response) * columns + column - 1
-    return _Batch(input_ids.flatten(0, 1), positions, None, predictors)
+    spans = [(row // group, row * columns, (row + 1) * columns) for row in range(questions * group)]
+    return _Batch(input_ids.flatten(0, 1), positions, None, predictors, spans)
 
 
 def _prefix_tree(responses: Responses) -> _Batch:
@@ -334,7 +382,8 @@ def _prefix_tree(responses: Responses) -> _Batch:
         position_ids[row, column] = prompt_lengths[row] + step
         attention[row, column] |= attention[row, parent]
     flat = predictors + columns * torch.arange(len(used)).view(-1, 1, 1)
-    return _Batch(input_ids, position_ids, attention.unsqueeze(1), flat[responses.mask])
+    spans = [(row, row * columns, (row + 1) * columns) for row in range(len(used))]
+    return _Batch(input_ids, position_ids, attention.unsqueeze(1), flat[responses.mask], spans)
 
 
 def _packed(responses: Responses) -> _Batch:
@@ -358,10 +407,25 @@ def _packed(responses: Responses) -> _Batch:
             for end, length in zip(ends.tolist(), responses.lengths.flatten().tolist(), strict=True)
         ]
     )
-    return _Batch(input_ids, positions, None, predictors)
+    group = responses.tokens.shape[1]
+    spans = [
+        (index // group, end - len(sequence), end)
+        for index, (sequence, end) in enumerate(zip(sequences, ends.tolist(), strict=True))
+    ]
+    return _Batch(input_ids, positions, None, predictors, spans)
 
 
 _LAYOUTS = {"prefix_tree": _prefix_tree, "padded": _padded, "packed": _packed}
+
+
+def _image_processor(path: Path | str) -> BaseImageProcessor:
+    try:
+        processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} holds a vision-language model without its image processor: put its preprocessor_config.json there"
+        ) from error
+    return processor
 
 
 def _refuse_dropout(model: PreTrainedModel) -> None:

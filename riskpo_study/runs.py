@@ -32,7 +32,7 @@ TRAINING_CODE = (
     "advantages", "algorithms", "bundles", "checkpoints", "diagnostics", "distributed", "evaluation", "experiment",
     "log_probs", "optimizer", "policy", "risk", "rollouts/engine", "rollouts/transformers_engine",
     "rollouts/vllm_engine", "runs", "sampling", "seeds", "sharding", "surrogates", "tasks/protocol", "trainer",
-    "update",
+    "update", "vision",
 )  # fmt: skip
 """Modules whose text decides what a run computes, besides those of its task: it goes on with the code it began with."""
 

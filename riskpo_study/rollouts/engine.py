@@ -12,6 +12,7 @@ from torch import Tensor
 
 from riskpo_study.errors import DataError
 from riskpo_study.policy import Policy, Responses
+from riskpo_study.vision import EncodedPrompt
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class Engine(Protocol):
         ...
 
 
-def refuse_empty(prompts: Sequence[Sequence[int]]) -> None:
-    """Raise DataError for a prompt without tokens."""
+def as_prompts(prompts: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """What `Generation.prompts` keeps. Raises DataError for a prompt without tokens."""
     for index, prompt in enumerate(prompts):
         if not len(prompt):
             raise DataError(f"prompt {index} of the batch has no tokens; a model needs at least one to start from")
+    return tuple(prompt if isinstance(prompt, EncodedPrompt) else tuple(prompt) for prompt in prompts)

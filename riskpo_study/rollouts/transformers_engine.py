@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from riskpo_study import sharding
+from riskpo_study import sharding, vision
 from riskpo_study.policy import Policy
-from riskpo_study.rollouts.engine import Generation, refuse_empty
+from riskpo_study.rollouts.engine import Generation, as_prompts
 
 
 class TransformersEngine:
@@ -46,7 +46,7 @@ class TransformersEngine:
         generator: torch.Generator,
     ) -> Generation:
         """See `Engine.generate`. Raises `DataError` for an empty prompt."""
-        refuse_empty(prompts)
+        prompts = as_prompts(prompts)
         model, eos = self.policy.model, self.policy.tokenizer.eos_token_id
         device = model.device
         rows = len(prompts) * n
@@ -55,17 +55,24 @@ class TransformersEngine:
         lengths = torch.zeros(rows, dtype=torch.long)
         finished = torch.zeros(rows, dtype=torch.bool)
 
-        input_ids, attention = (part.to(device) for part in _left_padded(prompts))
+        input_ids, attention = _left_padded(prompts)
+        position, images = (attention.cumsum(1) - 1).clamp(min=0), None
+        if vision.sees(model.config):
+            ends = range(input_ids.shape[1], input_ids.numel() + 1, input_ids.shape[1])
+            spans = [(row, end - len(prompts[row]), end) for row, end in enumerate(ends)]
+            position, images = vision.place(prompts, spans, position)
+            images = None if images is None else images.to(device)
+        input_ids, attention, position = input_ids.to(device), attention.to(device), position.to(device)
         cache = DynamicCache(config=model.config)
-        position = (attention.cumsum(1) - 1).clamp(min=0)
         logits = model(
-            input_ids=input_ids,
+            **vision.inputs(model, input_ids, images),
             attention_mask=attention,
             position_ids=position,
             past_key_values=cache,
             logits_to_keep=1,
         ).logits[:, -1]
-        position = position[:, -1:]
+        # Text goes on after the furthest position of the prompt; the first of four is the column's.
+        position = position[:, -1:] if position.ndim == 2 else position[1:].amax((0, 2)).unsqueeze(1)
         active = torch.arange(rows)  # the responses still growing
         branch = torch.arange(len(prompts), device=device).repeat_interleave(n)  # row of the logits of each
         for step in range(max_new_tokens):
@@ -93,7 +100,7 @@ class TransformersEngine:
         longest = int(lengths.max())
         shape = (len(prompts), n, longest)
         return Generation(
-            prompts=tuple(tuple(prompt) for prompt in prompts),
+            prompts=prompts,
             tokens=tokens[:, :longest].reshape(shape),
             lengths=lengths.view(shape[:2]),
             log_probs=log_probs[:, :longest].reshape(shape),

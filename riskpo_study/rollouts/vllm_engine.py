@@ -18,7 +18,7 @@ from riskpo_study import distributed
 from riskpo_study.config import Rollouts
 from riskpo_study.errors import ConfigError, DataError, RunError
 from riskpo_study.policy import Policy
-from riskpo_study.rollouts.engine import Generation, refuse_empty
+from riskpo_study.rollouts.engine import Generation, as_prompts
 
 _BOUNDS = {"float32": 1e-4, "float16": 5e-2, "bfloat16": 0.5}
 """Largest difference in nats between two log-probabilities of a token that rounding explains. That of float32 is thirty
@@ -68,7 +68,7 @@ class VllmEngine:
             DataError: for an empty prompt, or one that leaves no room for a response; RunError: where vLLM fails, or
             holds the weights of a later engine.
         """
-        refuse_empty(prompts)
+        prompts = as_prompts(prompts)
         llm = self._vllm.llm
         longest = llm.model_config.max_model_len
         for index, prompt in enumerate(prompts):
@@ -188,7 +188,7 @@ class VllmEngine:
             log_probs[row, : len(ids)] = torch.tensor(list(drawn))
         shape = (len(prompts), n)
         return Generation(
-            prompts=tuple(tuple(prompt) for prompt in prompts),
+            prompts=as_prompts(prompts),
             tokens=tokens.view(*shape, -1),
             lengths=lengths.view(shape),
             log_probs=log_probs.view(*shape, -1),

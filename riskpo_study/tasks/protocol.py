@@ -21,8 +21,12 @@ Difficulty = int | str
 Countdown's are integers, which are read as numbers of numbers."""
 
 
-Prompt = str | Sequence[Mapping[str, str]]
-"""A text that the model continues, or messages (`role`, `content`) that it answers in its chat template."""
+Prompt = str | Sequence[Mapping[str, Any]]
+"""A text that the model continues, or messages (`role`, `content`) that it answers in its chat template.
+
+The content is a text, or a list of parts as `transformers` has them: `{"type": "text", "text": ...}` and, for models
+that see, `{"type": "image", "image": PIL.Image.Image}`.
+"""
 
 
 SANDBOX: tuple[str, ...] = (

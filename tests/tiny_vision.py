@@ -1,0 +1,73 @@
+"""A tiny vision-language model of the real class with its tokenizer and image processor, and prompts for it."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from riskpo_study.policy import Policy
+
+SPECIAL = ["<pad>", "<eos>", "<unk>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+WORDS = ["what", "colour", "?", "red", "green", "blue", "how", "many", *map(str, range(10))]
+CHAT = (
+    "{% for message in messages %}{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
+)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.add_special_tokens(SPECIAL)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", chat_template=CHAT
+    )
+
+
+def model(seed: int = 0, tied: bool = False, heads: int = 2) -> Qwen2_5_VLForConditionalGeneration:
+    """Two layers each for text and images, one of them with windows; random outputs far from uniform."""
+    ids = {token: index for index, token in enumerate(SPECIAL)}
+    width = 32 * heads // 2
+    shape = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(SPECIAL) + len(WORDS), "hidden_size": width, "intermediate_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": heads, "num_key_value_heads": 1,
+            "max_position_embeddings": 256, "initializer_range": 0.2, "tie_word_embeddings": tied,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+            "eos_token_id": ids["<eos>"], "pad_token_id": ids["<pad>"], "bos_token_id": None,
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": width,
+            "patch_size": 4, "window_size": 16, "fullatt_block_indexes": [1], "initializer_range": 0.2,
+        },
+        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=tied, initializer_range=0.2,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Qwen2_5_VLForConditionalGeneration(shape).eval()
+
+
+def image_processor() -> Qwen2VLImageProcessorPil:
+    return Qwen2VLImageProcessorPil(patch_size=4, size={"shortest_edge": 8 * 8, "longest_edge": 64 * 64})
+
+
+def policy(layout: str = "prefix_tree", **options) -> Policy:
+    return Policy(model(**options), tokenizer(), layout, image_processor=image_processor())
+
+
+def noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    generator = torch.Generator().manual_seed(seed)
+    return Image.fromarray(torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8).numpy())
+
+
+def asked(*parts: Image.Image | str) -> list[dict]:
+    """Messages of one turn with these images and texts."""
+    kinds = ["text" if isinstance(part, str) else "image" for part in parts]
+    content = [{"type": kind, kind: part} for kind, part in zip(kinds, parts, strict=True)]
+    return [{"role": "user", "content": content}]
