@@ -37,7 +37,9 @@ def run_identity(config: Config, algorithm: str, seed: int, base_model: Path, ta
         "hardware": config.hardware.deciding,
         "rollouts": config.rollouts.deciding,
         "options": plain["algorithms"].get(algorithm, {}),
-        "base_model": files.digest(*sorted(base_model.glob("*.safetensors"))),
+        "base_model": files.digest(
+            *sorted(base_model.glob("*.safetensors")), *base_model.glob("preprocessor_config.json")
+        ),
         "code": runs.code_digest(*task.modules),
     }
 

@@ -56,6 +56,15 @@ class Responses:
             self.lengths.reshape(-1, size),
         )
 
+    def plain(self) -> dict[str, Any]:
+        """Tuples and tensors alone, for `torch.save`; the images as what the model takes, by question."""
+        pictured = ((q, prompt) for q, prompt in enumerate(self.prompts) if isinstance(prompt, vision.EncodedPrompt))
+        images = {q: (prompt.features.pixel_values, prompt.features.grid) for q, prompt in pictured}
+        prompts = tuple(tuple(prompt) for prompt in self.prompts)
+        return {"prompts": prompts, "tokens": self.tokens, "lengths": self.lengths} | (
+            {"images": images} if images else {}
+        )
+
     def select(self, questions: Tensor) -> Responses:
         """The responses to some of the questions: indices (K,) of questions, or a boolean mask (Q,)."""
         chosen = questions.nonzero().squeeze(1) if questions.dtype == torch.bool else questions
@@ -245,7 +254,9 @@ class Policy:
 
     def _with_images(self, batch: _Batch, prompts: Sequence[Sequence[int]]) -> _Batch:
         positions, images = vision.place(prompts, batch.spans, batch.position_ids)
-        if images is None and self.sharded:  # others may have some, and the vision tower's weights are shared as well
+        if images is None and (self.sharded or torch.is_grad_enabled()):
+            # Processes that share the weights run the same blocks, and of a mini-batch without images the vision tower
+            # learns in one process what it learns in several: nothing new.
             images = vision.smallest(self.model)
         return batch._replace(position_ids=positions, images=images)
 

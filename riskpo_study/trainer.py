@@ -9,7 +9,7 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +231,9 @@ class Trainer:
         """Writes the batch to disk and says where it is."""
         step = self.steps_done + 1
         path = self.folder / f"failed-step-{step:06d}.pt"
-        batch = {part.name: getattr(learned, part.name) for part in fields(learned)}
         found = {"step": step, "loss": error.loss, "gradient_norm": error.norm}
         if distributed.is_main():
-            torch.save(found | {"rewards": rewards, "advantages": advantages} | batch, path)
+            torch.save(found | {"rewards": rewards, "advantages": advantages} | learned.plain(), path)
         return RunError(
             f"step {step}: the loss is {error.loss} and the gradient's norm {error.norm}; training stopped before the "
             f"update. The batch is in {path}. A smaller learning rate (now {error.rate:g}) is the usual remedy"

