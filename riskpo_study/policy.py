@@ -88,7 +88,7 @@ class Policy:
 
     Args:
         model: any `transformers` causal language model whose output layer has no bias, or a vision-language model of
-            Qwen2-VL's family.
+            Qwen2.5-VL's architecture.
         tokenizer: its tokenizer, with an end-of-sequence and a padding token.
         layout: how `score` lays out its input. `prefix_tree` puts a prompt and all its responses in one row, where
             the prompt, and every beginning that responses share, is computed once. It needs a model that takes a 4-D

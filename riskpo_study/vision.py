@@ -1,4 +1,4 @@
-"""Images in prompts: what a vision-language model of Qwen2-VL's family takes beside tokens, and where it belongs.
+"""Images in prompts: what a vision-language model like Qwen2.5-VL takes beside tokens, and where it belongs.
 
 An image stands in a prompt as many equal tokens, one for each output of the vision tower, and the outputs take the
 place of the tokens' embeddings. That is done here, not by the model, which would look for images also where a response
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from riskpo_study.tasks.protocol import Prompt
 
-_FAMILY = ("qwen2_vl", "qwen2_5_vl")  # those whose rotary positions and image tokens are as below
+_SEEING = ("qwen2_5_vl",)  # model types whose rotary positions and image tokens are as below
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Placed(NamedTuple):
 
 def sees(config: PreTrainedConfig) -> bool:
     """Whether a model of this configuration takes images."""
-    return config.model_type in _FAMILY
+    return config.model_type in _SEEING
 
 
 def images_of(prompt: Prompt) -> list[Any]:
@@ -102,8 +102,8 @@ def encode(
     """
     if not sees(model.config):
         raise ConfigError(
-            f"{name} has an image, and {type(model).__name__} takes none: take a vision-language model of the family "
-            f"{', '.join(_FAMILY)}"
+            f"{name} has an image, and {type(model).__name__} takes none: take a vision-language model of type "
+            f"{', '.join(_SEEING)}"
         )
     if processor is None:
         raise ConfigError(
