@@ -80,18 +80,18 @@ def asked(*parts: Image.Image | str) -> list[dict]:
     return [{"role": "user", "content": content}]
 
 
-class Colours:
-    """Which colour is the square? Some of its questions have two squares, and some have only words."""
+class Noise:
+    """Questions on up to two random images, whose right answers are no better known than by their length."""
 
-    name, modules, provenance, difficulties = "colours", (), {}, (1,)
+    name, modules, provenance, difficulties = "noise", (), {}, (1,)
 
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         draws = torch.randint(2**31, (n,), generator=generator).tolist()
         return [Question(f"{i} {draw}", self._messages(draw), 1, {"sum": draw % 2}) for i, draw in enumerate(draws)]
 
     def _messages(self, draw: int) -> list[dict]:
-        squares = [Image.new("RGB", (8 * (1 + draw % 3), 16), (draw % 256, draw // 256 % 256, 0))] * (draw % 3)
-        return asked(*squares, "what colour ?")
+        images = [noise(16, 8 * (1 + draw % 3), draw + i) for i in range(draw % 3)]
+        return asked(*images, "what colour ?")
 
     def prompt(self, question: Question) -> Prompt:
         return question.prompt
@@ -107,7 +107,7 @@ def trainer(
     policy, reference = (Policy.load(folder, layout, hardware) for _ in range(2))
     algorithm = algorithms.build("riskpo", {}, config.load().risk)
     engine = TransformersEngine(policy)
-    return Trainer(policy, reference, engine, Colours(), algorithm, train, 0, folder, shards=shards)
+    return Trainer(policy, reference, engine, Noise(), algorithm, train, 0, folder, shards=shards)
 
 
 def main(params: Path, folder: Path, saved: Path) -> None:
