@@ -11,6 +11,8 @@ INSTALLED := .venv/.installed
 SIDE_BY_SIDE = xargs -P $(JOBS) -L 1 dvc --wait-for-lock repro --quiet --single-item $(REPRO)
 FIGURES := quickstart entropy quantile_logprob passk risk_profiles ablation tasks theory scale paper_tables claims compare report
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Threads that spin while they wait make the base model ten times slower where something else runs beside it.
+export OMP_WAIT_POLICY ?= passive
 
 # Stopped at any moment, it goes on from the checkpoints when called again.
 repro: params.yaml ## Train and analyse everything: make repro PROFILE=quick (default), smoke, study
@@ -33,6 +35,8 @@ smoke: ## The whole pipeline with everything tiny, in a few minutes
 study: ## The whole study: all algorithms equally tuned, ablations, other tasks; hours
 	$(MAKE) repro PROFILE=study_large_numbers
 	$(MAKE) repro PROFILE=study_small_numbers
+	$(MAKE) repro PROFILE=study_programs
+	$(MAKE) repro PROFILE=study_geometry
 	$(MAKE) repro PROFILE=study
 
 continue: ## Run of PROFILE only what the committed records lack, in a clone without its models and rollouts
