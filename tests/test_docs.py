@@ -43,7 +43,9 @@ def resolve(name: str) -> Any:
 
 @page
 def test_every_dotted_name_resolves(page: Path) -> None:
-    for name in set(re.findall(r"riskpo_study(?:\.\w+)+", page.read_text(encoding="utf-8"))):
+    text = page.read_text(encoding="utf-8")
+    written = {path.replace("/", ".") for path in re.findall(r"(?m)^# (riskpo_study/[\w/]+)\.py$", text)}  # by the reader
+    for name in set(re.findall(r"riskpo_study(?:\.\w+)+", text)) - written:
         if not name.endswith(".py"):
             resolve(name)
 
