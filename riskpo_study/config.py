@@ -22,8 +22,8 @@ import yaml
 from riskpo_study.errors import ConfigError
 
 __all__ = [
-    "Config", "Runs", "Task", "Programs", "Math", "Code", "BaseModel", "Risk", "Train", "Hardware", "Rollouts",
-    "Tuning", "Evaluation", "Theory", "from_mapping", "load", "root",
+    "Config", "Runs", "Task", "Programs", "Math", "Code", "Geometry", "BaseModel", "Risk", "Train", "Hardware",
+    "Rollouts", "Tuning", "Evaluation", "Theory", "from_mapping", "load", "root",
 ]  # fmt: skip
 
 
@@ -53,6 +53,7 @@ Level = Annotated[float, Interval(0, 1, excluded=())]
 OpenLevel = Annotated[float, Interval(0, 1, excluded=(0, 1))]
 Numbers = tuple[Annotated[int, Interval(2, 5, excluded=())], ...]
 Operations = tuple[Annotated[int, Interval(1, 6, excluded=())], ...]
+Quantities = tuple[Annotated[int, Interval(1, 4, excluded=())], ...]
 MAY_BE_EMPTY = object()
 """Mark of a list that may have no values."""
 
@@ -212,6 +213,19 @@ class Code(Section):
 
 
 @dataclass(frozen=True)
+class Geometry(Section):
+    """The questions of the task `geometry`: kinds of figures, and how many quantities have to be combined."""
+
+    key = "geometry"
+    figures: tuple[Literal["bars", "angles", "lengths", "counting"], ...]
+    quantities: Quantities
+
+    def check(self) -> None:
+        _require_distinct("geometry.figures", self.figures)
+        _require_distinct("geometry.quantities", self.quantities)
+
+
+@dataclass(frozen=True)
 class BaseModel(Section):
     """The transformer that every run starts from: a published one, or one trained from scratch."""
 
@@ -223,6 +237,10 @@ class BaseModel(Section):
     heads: Count
     kv_heads: Count
     mlp_width: Count
+    patch_size: Count
+    vision_layers: Count
+    vision_width: Count
+    vision_mlp_width: Count
     difficulties: tuple[Count, ...]
     steps: Count
     batch_size: Count
@@ -235,6 +253,7 @@ class BaseModel(Section):
         _require_distinct("base_model.difficulties", self.difficulties)
         _require_multiple("base_model.width", self.width, "base_model.heads", self.heads)
         _require_multiple("base_model.heads", self.heads, "base_model.kv_heads", self.kv_heads)
+        _require_multiple("base_model.vision_width", self.vision_width, "base_model.heads", self.heads)
 
 
 @dataclass(frozen=True)
@@ -380,6 +399,7 @@ class Evaluation(Section):
     resamples: Count
     quantile_levels: tuple[Level, ...]
     confidence: OpenLevel
+    white_images: Annotated[tuple[Literal["base"], ...], MAY_BE_EMPTY]
 
     def check(self) -> None:
         _require_distinct("evaluation.ks", self.ks)
@@ -410,6 +430,7 @@ class Config:
     programs: Programs
     math: Math
     code: Code
+    geometry: Geometry
     base_model: BaseModel
     risk: Risk
     train: Train
@@ -437,7 +458,7 @@ class Config:
             raise ConfigError(
                 f"task.name = {self.task.name!r} needs a published model: name one in base_model.pretrained."
             )
-        if kind := {"countdown": Numbers, "programs": Operations}.get(self.task.name):
+        if kind := {"countdown": Numbers, "programs": Operations, "geometry": Quantities}.get(self.task.name):
             _checked("base_model.difficulties", self.base_model.difficulties, kind)
         if self.rollouts.engine == "vllm" and self.train.temperature < 0.01:
             raise ConfigError(f"train.temperature = {self.train.temperature}: vLLM samples at 0.01 or more.")

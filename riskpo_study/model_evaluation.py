@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 import torch
+from PIL import Image
 from tqdm import tqdm
 
-from riskpo_study import files, rollouts, seeds, tasks
+from riskpo_study import files, rollouts, seeds, tasks, vision
 from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError, RunError
 from riskpo_study.evaluation import pass_at_k
 from riskpo_study.policy import Policy
 from riskpo_study.quantile_curve import quantile_curve
 from riskpo_study.sampling import counts, sample_batches
-from riskpo_study.tasks.protocol import Question
+from riskpo_study.tasks.protocol import Prompt, Question, Task
 
-__all__ = ["BASE", "evaluate", "pass_table", "respond", "saved_models"]
+__all__ = ["BASE", "Unseen", "evaluate", "pass_table", "respond", "saved_models"]
 
 BASE = "base"
 """Stands for the base model where an algorithm is asked for."""
@@ -98,17 +100,22 @@ def respond(
     samples: int,
     seed: int,
     label: str = "responses",
+    images: bool = True,
 ) -> pd.DataFrame:
     """`samples` scored responses of a saved model to each question: the rows of `sampling.sample_batches`.
 
     Shows its progress under `label`.
+
+    Args:
+        images: false to ask with white ones, see `Unseen`.
     """
     torch.set_num_threads(config.train.threads)
     policy = Policy.load(model, config.train.layout, config.hardware)
+    task = tasks.build(config)
     batches = sample_batches(
         policy,
         rollouts.build(config.rollouts, policy, model),
-        tasks.build(config),
+        task if images else Unseen(task),
         questions,
         samples,
         config.train.temperature,
@@ -121,6 +128,33 @@ def respond(
             frames.append(frame)
             bar.update(len(frame))
     return pd.concat(frames, ignore_index=True)
+
+
+class Unseen:
+    """A task whose images are white, each of its size: what a policy that looks at them cannot solve."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def prompt(self, question: Question) -> Prompt:
+        """The task's, with white images."""
+        prompt = self._task.prompt(question)
+        if not vision.images_of(prompt):
+            return prompt
+        messages = cast("Sequence[Mapping[str, Any]]", prompt)
+        return [{**message, "content": _white(message["content"])} for message in messages]
+
+
+def _white(content: str | Sequence[Mapping[str, Any]]) -> str | list[Mapping[str, Any]]:
+    if isinstance(content, str):
+        return content
+    return [
+        {**part, "image": Image.new("RGB", part["image"].size, "white")} if part["type"] == "image" else part
+        for part in content
+    ]
 
 
 def pass_table(counts: pd.DataFrame, ks: Sequence[int]) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from riskpo_study import config, datasets, files, profiles
 from riskpo_study.base_model import KEEP_TOKENIZER, chunks, response_loss, tokenize
 from riskpo_study.datasets import code_problems, deepcoder, livecodebench, stand_ins
 from riskpo_study.errors import ConfigError, RunError
+from riskpo_study.policy import Policy
 from riskpo_study.seeds import generator
 
 __all__ = ["rehearse", "write", "write_code", "write_model"]
@@ -92,14 +93,13 @@ def _tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 def _teach(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, lessons: Sequence[Lesson]) -> None:
     """Train until it answers in the form that is asked for and is right now and then."""
-    asked = [tokenizer.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one, _ in lessons]
-    pairs = tokenize(tokenizer, [(str(a), answer) for a, (_, answer) in zip(asked, lessons, strict=True)])
+    pairs = tokenize(Policy(model, tokenizer), lessons)
     draws = generator(0, "stand-ins")
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(STEPS):
         batch = [pairs[i] for i in torch.randint(len(pairs), (32,), generator=draws).tolist()]
-        for input_ids, labels in chunks(batch):
-            (response_loss(model, input_ids, labels) / len(batch)).backward()
+        for chunk in chunks(batch):
+            (response_loss(model, *chunk) / len(batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -32,6 +32,7 @@ from riskpo_study import (
     tuning,
 )
 from riskpo_study import config as configuration
+from riskpo_study.analysis import heading
 from riskpo_study.config import Config
 from riskpo_study.errors import ConfigError, DataError, RunError
 from riskpo_study.findings import Finding, Study
@@ -346,7 +347,7 @@ def compose(config: Config) -> list[Block]:
         raise DataError(f"{config.profile} has no figures and tables yet: make them first (dvc repro).")
     title = Heading(1, f"RiskPO against the GRPO family: {config.profile}")
     opening: list[Block] = [title, Text(_introduction(study)), *_verdicts(config), *_in_short(study), *_trained(study)]
-    return [*opening, *body, *_side_by_side(config), *_tuning(study), *_closing(config)]
+    return [*opening, *_base_model(config), *body, *_side_by_side(config), *_tuning(study), *_closing(config)]
 
 
 def _verdicts(config: Config) -> Iterator[Block]:
@@ -383,6 +384,23 @@ def _trained(study: Study) -> Iterator[Block]:
     yield Heading(2, "The algorithms")
     yield Text(" ".join([*text, presets.ours(config, study.names)]).strip())
     yield Table("What was trained", presets.as_table(config, study.names, steps))
+
+
+def _base_model(config: Config) -> Iterator[Block]:
+    """What the base model can do before any run, with its images and without, where it was asked."""
+    found = tables.read(config.results / "tables" / "01_base_model" / "white_images.csv")
+    if found is None:
+        return
+    yield Heading(2, "The base model looks at the images")
+    yield Text(
+        "Before any run, on the held-out questions, in percent; and with every image white, where what is right is "
+        "guessed from the words. Over many responses guesses add up: Pass@k of a large k is to be compared with "
+        f"theirs, not with 0. Made by `dvc repro white_images@{config.profile}-base`."
+    )
+    shown = found.assign(difficulty=found["difficulty"].map(heading))
+    rates = [str(column) for column in found if str(column).startswith("Pass@")]
+    shown[rates] = (100 * shown[rates]).map(lambda value: tables.cell(value, digits=1))
+    yield Table("Pass@k of the base model", shown.rename(columns=str.capitalize))
 
 
 def _side_by_side(config: Config) -> Iterator[Block]:

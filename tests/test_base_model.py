@@ -14,6 +14,7 @@ from riskpo_study import base_model
 from riskpo_study.base_model import build_model, pretrain, response_loss, schedule, tokenize
 from riskpo_study.config import BaseModel, Task
 from riskpo_study.errors import ConfigError
+from riskpo_study.policy import Policy
 from riskpo_study.tasks.countdown import Countdown
 
 TASK = Countdown(Task(name="countdown", numbers=(2, 3), largest_number=9, largest_target=30, questions=5))
@@ -25,6 +26,10 @@ CONFIG = BaseModel(
     heads=4,
     kv_heads=2,
     mlp_width=64,
+    patch_size=8,
+    vision_layers=1,
+    vision_width=16,
+    vision_mlp_width=32,
     difficulties=(2, 3),
     steps=80,
     batch_size=80,  # more than one chunk
@@ -118,7 +123,7 @@ def test_response_loss_is_the_unpadded_loss_of_response_and_end(trained):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     demonstrations = TASK.demonstrations(100, torch.Generator().manual_seed(0), (2, 3))
     with torch.no_grad():
-        chunks = list(base_model.chunks(tokenize(tokenizer, demonstrations)))
+        chunks = list(base_model.chunks(tokenize(Policy(model, tokenizer), demonstrations)))
         padded = sum(response_loss(model, *chunk) for chunk in chunks)
         slow = torch.tensor(0.0)
         for prompt, solution in demonstrations:

@@ -23,8 +23,18 @@ from hub_server import hub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riskpo_study.datasets import DATASETS, INSTRUCTIONS, Question, load, messages, overlap, overlap_by_source
+from riskpo_study.datasets import (
+    DATASETS,
+    INSTRUCTIONS,
+    Question,
+    illustrated,
+    load,
+    messages,
+    overlap,
+    overlap_by_source,
+)
 from riskpo_study.datasets.gold_answers import after_hashes, canonical, last_boxed, listed
+from riskpo_study.datasets.prompts import IMAGE
 from riskpo_study.datasets.stand_ins import write
 from riskpo_study.errors import ConfigError, DataError
 
@@ -165,7 +175,7 @@ def test_messages_are_what_a_chat_template_takes() -> None:
     dapo = messages("What is $1 + 1$?", "dapo")[0]["content"]
     assert dapo.startswith("Solve the following math problem step by step. The last line of your response should be of")
     assert dapo.endswith('\n\nWhat is $1 + 1$?\n\nRemember to put your answer on its own line after "Answer:".')
-    with pytest.raises(ConfigError, match="instruction = 'cot' is unknown; choose one of: boxed, dapo."):
+    with pytest.raises(ConfigError, match="instruction = 'cot' is unknown; choose one of: boxed, dapo, think."):
         messages("", "cot")
 
 
@@ -187,7 +197,7 @@ def test_local_copies_of_every_schema(stand_ins: Path, name: str) -> None:
     for question in loaded.questions:
         assert question.source == name and question.question_id.startswith(f"{name}/")
         assert question.question == question.question.strip() != "" and question.answer
-    counted = [q for q in loaded.questions if q.question.startswith("A box")]
+    counted = [q for q in loaded.questions if q.question.removeprefix(IMAGE).startswith("A box")]
     assert len(counted) >= 8
     for question in counted:  # the answer is that of the question, recomputed from its words
         first, *changes = re.findall(r"(\d+)\$?(?: (are taken out))?", question.question)
@@ -275,6 +285,52 @@ def test_nothing_is_left_beside_local_copies(stand_ins: Path, tmp_path: Path) ->
     assert printed.stdout.strip() == "False"
     assert sorted(folder.iterdir()) == before
     assert not (tmp_path / "hf").exists()
+
+
+# Images
+
+
+def test_a_question_with_images_is_a_message_of_parts(stand_ins: Path) -> None:
+    question = load("geometry3k_test", folder=stand_ins).questions[0]
+    (message,) = illustrated(messages(question.question, "think"), question.images)
+    image, text = message["content"]
+    assert message["role"] == "user" and image["type"] == "image" and image["image"].mode == "RGB"
+    assert image["image"].height == 56 and len(image["image"].getcolors()) == 2
+    words = question.question.removeprefix(IMAGE)
+    assert text["type"] == "text" and text["text"].startswith(f"{words} You FIRST think about the reasoning process")
+    assert text["text"].endswith("The final answer MUST BE put in \\boxed{}.")
+    (between,) = illustrated([{"role": "user", "content": f"a{IMAGE}b{IMAGE}"}], question.images * 2)
+    assert [part["type"] for part in between["content"]] == ["text", "image", "text", "image"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": None}, "row 3 (id geometry3k_test/2): field 'images' is missing, not a list of images."),
+        ({"images": []}, "field 'images' is [], not a list of images."),
+        ({"images": [{"bytes": None, "path": "a.png"}]}, "field 'images' is missing, not the bytes of an image."),
+        ({"images": [{"bytes": b"GIF89a", "path": None}]}, "field 'images' holds no image that can be read (cannot"),
+        ({"problem": "Find x."}, "field 'images' has 1 images, and the question 0 <image>."),
+    ],
+)
+def test_a_row_without_its_images_is_named(
+    stand_ins: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    rows = rows_of(stand_ins, "geometry3k_test")
+    rows[2] = {**rows[2], **change}
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "geometry3k_test.parquet")
+    with pytest.raises(DataError, match=re.escape(message)):
+        load("geometry3k_test", folder=tmp_path)
+
+
+def test_the_hash_is_of_the_images_too(stand_ins: Path, tmp_path: Path) -> None:
+    rows = rows_of(stand_ins, "geometry3k_test")
+    rows[0]["images"], rows[1]["images"] = rows[1]["images"], rows[0]["images"]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "geometry3k_test.parquet")
+    swapped, published = (load("geometry3k_test", folder=folder) for folder in (tmp_path, stand_ins))
+    assert swapped.provenance["sha256"] != published.provenance["sha256"]
+    assert overlap(published.questions, published.questions)["exact"].all()
+    assert overlap(published.questions, swapped.questions)["exact"].tolist()[:2] == [False, False]
 
 
 # Rows that do not fit
@@ -387,7 +443,7 @@ from riskpo_study.datasets import DATASETS, load, loading
 for request in json.loads(sys.argv[1]):
     try:
         loaded = load(**request)
-        print(json.dumps([loaded.provenance, [astuple(question) for question in loaded.questions]]))
+        print(json.dumps([loaded.provenance, [astuple(question) for question in loaded.questions]], default=bytes.hex))
     except Exception as error:
         print(json.dumps(f"{{type(error).__name__}}: {{error}}"))
 """
@@ -399,6 +455,20 @@ for request in json.loads(sys.argv[1]):
     return [json.loads(line) for line in result.stdout.splitlines()], result.stderr
 
 
+def plain(questions: tuple[Question, ...]) -> list[Any]:
+    """As they come out of the other process."""
+    found: list[Any] = json.loads(json.dumps([astuple(question) for question in questions], default=bytes.hex))
+    return found
+
+
+# What the library `datasets` writes beside the rows of Geometry3K.
+FEATURES = {
+    "images": {"feature": {"_type": "Image"}, "_type": "List"},
+    "problem": {"dtype": "string", "_type": "Value"},
+    "answer": {"dtype": "string", "_type": "Value"},
+}
+
+
 @pytest.fixture(scope="module")
 def repositories(stand_ins: Path) -> dict[str, dict[str, bytes]]:
     """The stand-ins as the hub has them: file names and formats of the registry, and some files nobody wants."""
@@ -408,7 +478,10 @@ def repositories(stand_ins: Path) -> dict[str, dict[str, bytes]]:
         if source.files.endswith(".jsonl"):
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
         else:
-            pq.write_table(pa.Table.from_pylist(rows), file)
+            table = pa.Table.from_pylist(rows)
+            if source.images:
+                table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": FEATURES}})})
+            pq.write_table(table, file)
         repository = found.setdefault(source.repository, {"README.md": b"---\n---\n", "images.zip": b"large"})
         repository[source.files.replace("*", "0000")] = file.getvalue()
     return found
@@ -423,7 +496,7 @@ def test_download_then_offline(repositories: dict[str, dict[str, bytes]], stand_
         online, warned = in_new_process(requests, setup=pinned, HF_HOME=str(tmp_path), HF_ENDPOINT=address)
     for name, (provenance, questions) in zip(DATASETS, online, strict=False):
         local = load(name, folder=stand_ins)
-        assert questions == [list(astuple(question)) for question in local.questions]
+        assert questions == plain(local.questions)
         assert provenance["sha256"] == local.provenance["sha256"]
         assert (provenance["revision"], provenance["commit"], provenance["file"]) == ("main", COMMIT, None)
         if name != "aime_2024":
@@ -477,7 +550,7 @@ def test_a_cache_laid_out_by_hand(stand_ins: Path, tmp_path: Path) -> None:
     found, _ = in_new_process(requests, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
     for (provenance, questions), revision in zip(found[:2], ("main", COMMIT), strict=True):
         assert (provenance["revision"], provenance["commit"]) == (revision, COMMIT)
-        assert questions == [list(astuple(question)) for question in load("gsm8k_train", folder=stand_ins).questions]
+        assert questions == plain(load("gsm8k_train", folder=stand_ins).questions)
     assert found[2].startswith("DataError: gsm8k_test: openai/gsm8k at revision main is not in the Hugging Face cache")
 
 

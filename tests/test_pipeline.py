@@ -28,7 +28,7 @@ PACKAGE = "riskpo_study"
 DVC = [sys.executable, "-m", "dvc"]
 DEFINITION = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = DEFINITION["stages"]
-SECTIONS = {"runs", "task", "programs", "base_model", "risk", "train", "algorithms", "evaluation"}
+SECTIONS = {"runs", "task", "programs", "geometry", "base_model", "risk", "train", "algorithms", "evaluation"}
 # What these modules do (check, name, write) does not decide what is computed.
 NEUTRAL = {f"{PACKAGE}/{module}.py" for module in ("__init__", "config", "errors", "files", "notebooks", "tracking")}
 

@@ -2,7 +2,7 @@
 
 from riskpo_study.datasets.loading import Loaded, Question, load
 from riskpo_study.datasets.overlap import overlap, overlap_by_source
-from riskpo_study.datasets.prompts import INSTRUCTIONS, messages
+from riskpo_study.datasets.prompts import INSTRUCTIONS, illustrated, messages
 from riskpo_study.datasets.registry import DATASETS, Source
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Loaded",
     "Question",
     "Source",
+    "illustrated",
     "load",
     "messages",
     "overlap",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import reprlib
@@ -13,8 +14,10 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from pyarrow.parquet import ParquetFile
 
+from riskpo_study.datasets.prompts import IMAGE
 from riskpo_study.datasets.registry import DATASETS, Source
 from riskpo_study.errors import ConfigError, DataError
 
@@ -22,6 +25,8 @@ __all__ = ["Loaded", "Question", "load"]
 
 PATIENCE = 10.0  # seconds to wait for an answer of the hub
 BATCH = 4096  # rows decoded at once
+
+IMAGE_FORMATS = ("PNG", "JPEG")
 
 Row = Mapping[str, Any]
 
@@ -38,6 +43,8 @@ class Question:
     """Name in `DATASETS`."""
     difficulty: int | None = None
     """MATH's level, 1 to 5; None where it is not known."""
+    images: tuple[bytes, ...] = ()
+    """Files of the images that the question marks with `prompts.IMAGE`, in order."""
 
 
 @dataclass(frozen=True)
@@ -245,12 +252,33 @@ def _question(name: str, source: Source, number: int, row: Row, *, may_lack_answ
         raise _misfit(question_id, number, form.answer, str(error)) from None
     if not (gold or may_lack_answer):
         raise _misfit(question_id, number, form.answer, f"holds an empty answer: {reprlib.repr(answer)}")
+    images = _images(source, row, question_id, number, text)
     level = _field(row, source.level)
     if level in (None, "Level ?"):
-        return Question(question_id, text, gold, name)
+        return Question(question_id, text, gold, name, images=images)
     if not (match := re.fullmatch(r"(?:Level )?([1-5])", str(level))):
         raise _misfit(question_id, number, source.level, _instead_of("a level from 1 to 5", level))
-    return Question(question_id, text, gold, name, int(match[1]))
+    return Question(question_id, text, gold, name, int(match[1]), images)
+
+
+def _images(source: Source, row: Row, question_id: str, number: int, text: str) -> tuple[bytes, ...]:
+    """The bytes of the image files, which only have to begin as such; as many as the text has marks."""
+    if source.images is None:
+        return ()
+    found = _field(row, source.images)
+    if not isinstance(found, list) or not found:
+        raise _misfit(question_id, number, source.images, _instead_of("a list of images", found))
+    files = [_field(image, "bytes") for image in found]
+    for file in files:
+        if not isinstance(file, bytes):
+            raise _misfit(question_id, number, source.images, _instead_of("the bytes of an image", file))
+        try:
+            Image.open(io.BytesIO(file), formats=IMAGE_FORMATS).close()
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise _misfit(question_id, number, source.images, f"holds no image that can be read ({error})") from None
+    if (marks := text.count(IMAGE)) != len(files):
+        raise _misfit(question_id, number, source.images, f"has {len(files)} images, and the question {marks} {IMAGE}")
+    return tuple(files)
 
 
 def _field(row: Any, path: str | None) -> Any:
@@ -286,5 +314,7 @@ def _digest(questions: Iterable[Question]) -> str:
     """Hex digest of everything that the questions say."""
     total = hashlib.sha256()
     for question in questions:
-        total.update(json.dumps(astuple(question), ensure_ascii=False).encode() + b"\n")
+        *said, images = astuple(question)
+        said += [hashlib.sha256(image).hexdigest() for image in images]
+        total.update(json.dumps(said, ensure_ascii=False).encode() + b"\n")
     return total.hexdigest()

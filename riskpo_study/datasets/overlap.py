@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -21,10 +22,10 @@ _FILLING = re.compile(r"[\s$]+")
 def overlap(training: Iterable[Question], evaluation: Iterable[Question], n: int = 13) -> pd.DataFrame:
     """What of each evaluation question stands in the training questions.
 
-    Compared are texts without case, spaces and dollar signs (`exact`), and runs of `n` words without punctuation, as
-    GPT-3's report does with n = 13 (arXiv 2005.14165, appendix C). A run may be a set phrase ("can be written as m/n,
-    where m and n are relatively prime positive integers" has 15 words), so that `share` says more than the fact of a
-    match. A question of fewer than `n` words has no run and can only match exactly.
+    Compared are texts without case, spaces and dollar signs, together with images (`exact`), and runs of `n` words
+    without punctuation, as GPT-3's report does with n = 13 (arXiv 2005.14165, appendix C). A run may be a set phrase
+    ("can be written as m/n, where m and n are relatively prime positive integers" has 15 words), so that `share` says
+    more than the fact of a match. A question of fewer than `n` words has no run and can only match exactly.
 
     Returns:
         One row an evaluation question, in order: `source`, `question_id`; `exact`; `runs`, the number of different
@@ -37,11 +38,11 @@ def overlap(training: Iterable[Question], evaluation: Iterable[Question], n: int
     for index, runs in enumerate(tested_runs):
         for run in runs:
             holders[run].append(index)
-    equal: dict[str, str] = {}
+    equal: dict[tuple[str, ...], str] = {}
     shared: list[set[tuple[str, ...]]] = [set() for _ in tested]
     closest: list[tuple[int, str | None]] = [(0, None) for _ in tested]
     for question in training:
-        equal.setdefault(_bare(question.question), question.question_id)
+        equal.setdefault(_bare(question), question.question_id)
         common = Counter[int]()
         for run in _runs(question.question, n) & holders.keys():
             for index in holders[run]:
@@ -52,7 +53,7 @@ def overlap(training: Iterable[Question], evaluation: Iterable[Question], n: int
                 closest[index] = (count, question.question_id)
     rows = []
     for question, runs, hits, (_, most) in zip(tested, tested_runs, shared, closest, strict=True):
-        twin = equal.get(_bare(question.question))
+        twin = equal.get(_bare(question))
         share = len(hits) / len(runs) if runs else 0.0
         rows.append((question.source, question.question_id, twin is not None, len(runs), share, twin or most))
     return pd.DataFrame(rows, columns=["source", "question_id", "exact", "runs", "share", "training_id"])
@@ -76,8 +77,10 @@ def _runs(text: str, n: int) -> set[tuple[str, ...]]:
     return set(zip(*(words[start:] for start in range(n)), strict=False))
 
 
-def _bare(text: str) -> str:
-    return _FILLING.sub("", _plain(text))
+def _bare(question: Question) -> tuple[str, ...]:
+    """Its text and its images, without which questions like "Find x" say nothing."""
+    images = [hashlib.sha256(image).hexdigest() for image in question.images]
+    return _FILLING.sub("", _plain(question.question)), *images
 
 
 def _plain(text: str) -> str:

@@ -2,11 +2,19 @@ r"""How a model is asked: instructions around a question, as messages for the ch
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
 
 from riskpo_study.errors import ConfigError
 
-__all__ = ["INSTRUCTIONS", "Instruction", "messages"]
+__all__ = ["IMAGE", "INSTRUCTIONS", "Instruction", "illustrated", "messages"]
+
+IMAGE = "<image>"
+"""Stands in a question where an image belongs, as in the datasets of EasyR1 and verl."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,12 @@ INSTRUCTIONS = {
         "Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\n",
         after='\n\nRemember to put your answer on its own line after "Answer:".',
     ),
+    # Of EasyR1 and verl for Geometry3K.
+    "think": Instruction(
+        after=" You FIRST think about the reasoning process as an internal monologue and then provide the final "
+        "answer. The reasoning process MUST BE enclosed within <think> </think> tags. The final answer MUST BE put in "
+        "\\boxed{}.",
+    ),
 }
 
 
@@ -46,3 +60,21 @@ def messages(question: str, instruction: str) -> list[dict[str, str]]:
     if instruction not in INSTRUCTIONS:
         raise ConfigError(f"instruction = {instruction!r} is unknown; choose one of: {', '.join(INSTRUCTIONS)}.")
     return [{"role": "user", "content": INSTRUCTIONS[instruction].wrap(question)}]
+
+
+def illustrated(messages: Sequence[Mapping[str, str]], files: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Messages whose content is a list of parts: each `IMAGE` in a text is the image of the next file.
+
+    There must be as many files as marks, as `load` makes sure.
+    """
+    images = iter(files)
+    found = []
+    for message in messages:
+        parts: list[dict[str, Any]] = []
+        for index, text in enumerate(message["content"].split(IMAGE)):
+            if index:
+                parts.append({"type": "image", "image": Image.open(io.BytesIO(next(images))).convert("RGB")})
+            if text:
+                parts.append({"type": "text", "text": text})
+        found.append({"role": message["role"], "content": parts})
+    return found

@@ -49,6 +49,8 @@ class Source:
     """Field with the difficulty: 1 to 5, or `Level 1` to `Level 5`; `Level ?` is unknown."""
     context: str | None = None
     """Field that, where it is not empty, comes before the question."""
+    images: str | None = None
+    """Field with the images that the question marks with `<image>`, each as the bytes of a file."""
     clean: Callable[[str], str] = str.strip
     """The bare question from the value of the field."""
     repeats: bool = False
@@ -86,6 +88,23 @@ def _gsm8k(split: str, rows: int) -> Source:
         questions=rows,
         forms=(Form("question", "answer", after_hashes),),
         identifier="idx",  # of the Qwen2.5-Math evaluation repository; the hub has none
+    )
+
+
+def _geometry3k(split: str, rows: int) -> Source:
+    # {"images": [{"bytes", "path"}], "problem": "<image>Find x.", "answer": "2 \\sqrt { 221 }"}: dataset card, and how
+    # EasyR1 and verl read it; the commit is the one that users name.
+    return Source(
+        role="training" if split == "train" else "evaluation",
+        repository="hiyouga/geometry3k",
+        config="default",
+        split=split,
+        files=f"data/{split}-*.parquet",
+        commit="fd21e533e1e50d0662a2bf7b223e60511bd5f8b7",
+        rows=rows,
+        questions=rows,
+        forms=(Form("problem", "answer", canonical),),
+        images="images",
     )
 
 
@@ -195,4 +214,7 @@ DATASETS = {
     ),
     "gsm8k_test": _gsm8k("test", rows=1_319),
     "math_test": _math("test", rows=5_000, questions=5_000),
+    "geometry3k_train": _geometry3k("train", rows=2_101),
+    "geometry3k_validation": _geometry3k("validation", rows=300),
+    "geometry3k_test": _geometry3k("test", rows=601),
 }

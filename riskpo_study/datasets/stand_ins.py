@@ -8,6 +8,7 @@ code into its folders `deepcoder` and `livecodebench`.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import pickle
 import random
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from PIL import Image, ImageDraw
 from pyarrow.parquet import write_table
 
 from riskpo_study.datasets import deepcoder, livecodebench
@@ -63,12 +65,12 @@ class _Sum:
 
 
 def write(folder: Path) -> None:
-    """`<name>.jsonl`, or `.parquet` for the two with nested fields, of every name in `DATASETS`."""
+    """`<name>.jsonl`, or `.parquet` for those with nested fields, of every name in `DATASETS`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in DATASETS.items():
         sums = _sums(name, TRAINING if source.role == "training" else EVALUATION)
         rows = list(_SCHEMAS[name](sums))
-        if name in ("dapo_math_17k", "olympiad_bench"):
+        if name in ("dapo_math_17k", "olympiad_bench") or source.images:
             write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
         else:
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -207,6 +209,19 @@ def _olympiad_bench(sums: list[_Sum]) -> Iterator[Row]:
         }
 
 
+def _geometry3k(sums: list[_Sum]) -> Iterator[Row]:
+    for one in sums:
+        width = 56 + 4 * (one.value % 8)
+        image = Image.new("RGB", (width, 56), "white")
+        ImageDraw.Draw(image).polygon([(4, 50), (width - 4, 50), (one.value % 50, 6)], outline="black")
+        image.save(file := io.BytesIO(), "PNG")
+        yield {
+            "images": [{"bytes": file.getvalue(), "path": None}],
+            "problem": f"<image>{one.question}",
+            "answer": str(one.value),
+        }
+
+
 _SCHEMAS: dict[str, Callable[[list[_Sum]], Iterator[Row]]] = {
     "dapo_math_17k": _dapo,
     "math_train": _math_train,
@@ -219,6 +234,9 @@ _SCHEMAS: dict[str, Callable[[list[_Sum]], Iterator[Row]]] = {
     "olympiad_bench": _olympiad_bench,
     "gsm8k_test": _gsm8k,
     "math_test": _math,
+    "geometry3k_train": _geometry3k,
+    "geometry3k_validation": _geometry3k,
+    "geometry3k_test": _geometry3k,
 }
 
 

@@ -38,11 +38,18 @@ def _code(config: Config) -> Task:
     return Code(config.task, config.code)
 
 
+def _geometry(config: Config) -> Task:
+    from riskpo_study.tasks.geometry import Geometry
+
+    return Geometry(config.task, config.geometry)
+
+
 TASKS: dict[str, Callable[[Config], Task]] = {
     "countdown": _countdown,
     "programs": _programs,
     "math": _math,
     "code": _code,
+    "geometry": _geometry,
 }
 
 

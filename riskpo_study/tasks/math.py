@@ -65,8 +65,11 @@ class Math:
         return draw(training, n, generator, self.config.training, remedy)
 
     def prompt(self, question: Question) -> Prompt:
-        """One message of the user: the question in its instruction."""
-        return question.prompt
+        """One message of the user: the question in its instruction, with its images where it has some."""
+        from riskpo_study.datasets import illustrated
+
+        images = question.payload["images"]
+        return illustrated(question.prompt, images) if images else question.prompt  # type: ignore[arg-type]
 
     def verify(self, question: Question, response: str) -> Verdict:
         """Reward 1 for a response that ends in the gold answer, or in one that means the same, else 0."""
@@ -106,7 +109,7 @@ class Math:
                 id=one.question_id,
                 prompt=datasets.messages(one.question, self.config.instruction),
                 difficulty=one.source,
-                payload={"answer": one.answer, "level": one.difficulty},
+                payload={"answer": one.answer, "level": one.difficulty, "images": one.images},
             )
             for one in self._load(name).questions
             if limit is None or len(one.question) <= limit
