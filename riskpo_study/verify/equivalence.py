@@ -3,9 +3,10 @@ r"""Whether an answer means the same as the gold answer, by its text where that 
 What it does not decide is asked of a function, `symbolic.same` in a worker. Both are in plain spelling
 (`notation.plain`). What equals what:
 
-- numbers by value; where one of them is written with decimals, to a relative difference of 1e-4, so that 4.899 is
-  ``2\sqrt{6}`` and 0.333 is not 1/3; 50 % is 50 and 0.5;
-- lists without brackets and sets in any order; points, intervals and matrices element by element; (1, 2) is not [1, 2];
+- numbers by value; where one of them is written with decimals, to six of them, as math-verify has it (see `near`), so
+  that 4.898979 is ``2\sqrt{6}`` and 0.3333 is not 1/3; 50 % is 50 and 0.5;
+- lists without brackets and sets in any order and however often an element is named; points, intervals and matrices
+  element by element; (1, 2) is not [1, 2], which is no list either;
 - ``x = 5`` is 5, ``x \in [0, 1]`` is [0, 1], and (B) is B, with or without the text of the choice;
 - words by their letters; all else as math-verify has it.
 """
@@ -15,23 +16,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import TypeVar
 
 from riskpo_study.verify.notation import Elements, Number, elements, key, number, prose, split
 
-__all__ = ["TOLERANCE", "Symbolic", "Unparsed", "canonical", "equivalent"]
-
-TOLERANCE = Fraction(1, 10_000)
-"""Relative, where decimals are compared: that of the graders of Qwen2.5-Math and PRIME."""
+__all__ = ["Symbolic", "Unparsed", "canonical", "equivalent", "near"]
 
 Symbolic = Callable[[str, str], bool]
 """(answer, gold answer) -> whether they are equal, for single expressions; may raise `Unparsed`."""
+Real = TypeVar("Real", Fraction, float)
 
 _EQUALS = re.compile(r"(?<![<>!:])=")
 _CUP = re.compile(r"\\cup(?![A-Za-z])")
 _MEMBER = re.compile(r"^[A-Za-z]\w?\s*\\in(?![A-Za-z])\s*")
-_CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice) )?\(?([A-E])\)?(?=$|[\s.:,)])")
+_CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice) )?\(?([A-E])\)?(?=$|[\s:,)]|\.(?!\d))(?!\s*=)")
 _CHOICE_LABEL = re.compile(r"^\([A-E]\)\s*(?=\S)")
 _MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}")
+_ORDER = re.compile(r"[<>]|\\[lg]e(?![A-Za-z])")
 _SET = re.compile(r"[<>=|]|\\(?:[lgn]e|in|cup|cap|setminus|mathbb|emptyset|pm|mp)(?![A-Za-z])")  # may equal a list
 
 
@@ -47,9 +48,13 @@ def equivalent(answer: str, gold: str, symbolic: Symbolic) -> bool:
         choice = _CHOICE.match(answer)
         return choice is not None and {choice[1], *re.findall(r"\b[A-E]\b", answer)} == {gold}
     answer, gold = (_MEMBER.sub("", _CHOICE_LABEL.sub("", text)) for text in (answer, gold))
-    if (its := number(gold)) and (mine := number(answer)):
+    mine, its = number(answer), number(gold)
+    if mine and its:
         return _same_number(mine, its)
     ours, theirs = elements(answer), elements(gold)
+    if mine and len(theirs.parts) == 1:  # "3,628,800" for 10! is no list
+        answer = answer.replace(",", "")
+        ours = elements(answer)
     sides, their_sides = split(answer, _EQUALS), split(gold, _EQUALS)
     if len(sides) > len(their_sides) == 1 == len(ours.parts):
         return equivalent(sides[-1], gold, symbolic)
@@ -73,8 +78,13 @@ def _same_number(answer: Number, gold: Number) -> bool:
     values = [answer.value]
     if answer.percent != gold.percent:
         values.append(answer.value / 100 if answer.percent else answer.value * 100)
-    tolerance = TOLERANCE if answer.rounded or gold.rounded else 0
-    return any(abs(value - gold.value) <= tolerance * max(abs(value), abs(gold.value)) for value in values)
+    rounded = answer.rounded or gold.rounded
+    return any(value == gold.value or (rounded and near(value, gold.value)) for value in values)
+
+
+def near(value: Real, gold: Real) -> bool:
+    """Whether a decimal is equal to six decimals, and to a ten-thousandth where these are few; never to an integer."""
+    return gold % 1 != 0 and round(value, 6) == round(gold, 6) and abs(value - gold) <= abs(gold) / 10_000
 
 
 def _same_single(answer: str, gold: str, symbolic: Symbolic) -> bool:
@@ -91,14 +101,17 @@ def _same_single(answer: str, gold: str, symbolic: Symbolic) -> bool:
 
 
 def _same_list(answer: str, gold: str, ours: Elements, theirs: Elements, symbolic: Symbolic) -> bool:
+    listed, their_listed = ours.opening in ("", "{"), theirs.opening in ("", "{")
     if 1 in (len(ours.parts), len(theirs.parts)):
-        single = answer if len(ours.parts) == 1 else gold
-        return _SET.search(single) is not None and not prose(single) and symbolic(answer, gold)
-    if theirs.opening in ("", "{"):
-        return _matched(ours.parts, theirs.parts, symbolic)
-    if ours.opening in ("(", "[") and (ours.opening, ours.closing) != (theirs.opening, theirs.closing):
+        single, several_listed = (answer, their_listed) if len(ours.parts) == 1 else (gold, listed)
+        if not _SET.search(single):
+            return listed and their_listed and _matched(ours.parts, theirs.parts, symbolic)
+        compared = not prose(single) and not (several_listed and _ORDER.search(single))
+        return compared and symbolic(answer, gold)
+    brackets, their_brackets = ours.opening + ours.closing, theirs.opening + theirs.closing
+    if brackets != their_brackets and re.search(r"[\[\]]", brackets + their_brackets):
         return False
-    return _in_order(ours.parts, theirs.parts, symbolic)
+    return (_matched if their_listed else _in_order)(ours.parts, theirs.parts, symbolic)
 
 
 def _rows(matrix: str) -> list[list[str]]:
@@ -112,17 +125,13 @@ def _in_order(ours: Sequence[str], theirs: Sequence[str], symbolic: Symbolic) ->
 
 
 def _matched(ours: Sequence[str], theirs: Sequence[str], symbolic: Symbolic) -> bool:
-    """Whether the elements are the same in some order."""
-    if len(ours) != len(theirs):
-        return False
-    wanted = set(map(key, theirs))
-    left = sorted(ours, key=lambda part: key(part) not in wanted)  # what is easily matched comes first
-    for its in theirs:
-        found = next((mine for mine in left if equivalent(mine, its, symbolic)), None)
-        if found is None:
-            return False
-        left.remove(found)
-    return True
+    """Whether the elements are the same in some order, however often."""
+    given, wanted = set(map(key, ours)), set(map(key, theirs))
+    return all(
+        key(mine) in wanted or any(equivalent(mine, its, symbolic) for its in theirs) for mine in dict.fromkeys(ours)
+    ) and all(
+        key(its) in given or any(equivalent(mine, its, symbolic) for mine in ours) for its in dict.fromkeys(theirs)
+    )
 
 
 def canonical(text: str, expression: Callable[[str], str] = key) -> str:

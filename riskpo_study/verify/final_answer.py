@@ -20,7 +20,9 @@ BETWEEN_BOXES = 40  # characters, at most, between boxes that do
 
 _BOX = re.compile(r"box(?:(?<=\\box)ed|ed(?=\{)|(?<=\\fbox)|(?<=\\framebox))\s*")  # begins with a literal: fast
 _HASHES = re.compile(r"####[^\S\n]*([^\n]*)")
-_PHRASE = re.compile(r"answers?\b[\s*_]*(?:[^\n.:=]{0,40}?\b(?:is|are|be)\b|[:=：])[\s*_:]*", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"(?:answers?|solutions(?= are))\b[\s*_]*(?:[^\n.:=]{0,40}?\b(?:is|are|be)\b|[:=：])[\s*_:]*", re.IGNORECASE
+)
 _NUMBER = re.compile(r"(?:(?<![\w)\]}.,])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:/\d+)?(?:\s*\\?%)?")
 _MATH = re.compile(r"(?<!\\)\$\$?([^$\n]+)(?<!\\)\$|\\\(((?:[^\\]|\\(?![()]))+)\\\)|\\\[((?:[^\\]|\\(?![\[\]]))+)\\\]")
 _FORMULA_OR_NUMBER = re.compile(f"{_MATH.pattern}|{_NUMBER.pattern}")
@@ -58,9 +60,9 @@ def _boxed(response: str, boxes: deque[re.Match[str]], several: bool) -> str | N
         if found is None:
             break
         content, end = found
-        if parts and not (
-            several and end <= following <= end + BETWEEN_BOXES and "\n\n" not in response[end:following]
-        ):
+        between = response[end:following]
+        close = end <= following <= end + BETWEEN_BOXES and ("\n\n" not in between or not between.strip("$\\ \n"))
+        if parts and not (several and close):
             break
         parts.append(content)
         following = box.start()

@@ -24,7 +24,10 @@ from riskpo_study.verify.final_answer import LONGEST, final_answer
 from riskpo_study.verify.notation import balanced, elements, plain
 from riskpo_study.verify.worker_pool import Outcome, WorkerPool
 
-__all__ = ["Grade", "MathGrader", "check", "close", "grade"]
+__all__ = ["LIBRARIES", "Grade", "MathGrader", "check", "close", "grade", "spelled_gold"]
+
+LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
+"""Distributions whose versions decide verdicts, too."""
 
 Status = Literal["right", "wrong", "unparsed", "limit"]
 _Pair = tuple[str | None, str]  # final answer and gold answer in plain spelling
@@ -82,12 +85,11 @@ class MathGrader:
             responses: (n,) whole texts of a model, untrusted.
             golds: (n,) answers such as ``\frac{1}{2}``, or texts that end in one, after ``####`` or in a box.
 
-        Raises DataError when a gold answer cannot be read. One that only math-verify cannot read, see `unreadable`, is
-        matched by its text.
+        Raises DataError when a gold answer cannot be read. What only math-verify cannot read is matched by its text.
         """
         if len(responses) != len(golds):
             raise DataError(f"There are {len(responses)} responses and {len(golds)} gold answers: give one to each.")
-        spelled = {gold: _spelled_gold(gold) for gold in dict.fromkeys(golds)}
+        spelled = {gold: spelled_gold(gold) for gold in dict.fromkeys(golds)}
         pairs = [
             (_spelled_answer(text, spelled[gold]), spelled[gold]) for text, gold in zip(responses, golds, strict=True)
         ]
@@ -107,16 +109,6 @@ class MathGrader:
             while len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
         return [grades[pair] for pair in pairs]
-
-    def unreadable(self, golds: Sequence[str | float]) -> list[str]:
-        """The gold answers that math-verify cannot read although they are no words: only their own text matches them.
-
-        Raises DataError for a gold answer that cannot be read at all.
-        """
-        spelled = {str(gold): _spelled_gold(gold) for gold in golds}
-        with self._lock:
-            outcomes = self._pool.map([(None, gold) for gold in spelled.values()])
-        return [gold for gold, outcome in zip(spelled, outcomes, strict=True) if not outcome.value]
 
     def close(self) -> None:
         """End the workers; the grader cannot be used afterwards."""
@@ -159,7 +151,8 @@ def close() -> None:
         _common = None
 
 
-def _spelled_gold(gold: str | float) -> str:
+def spelled_gold(gold: str | float) -> str:
+    """A gold answer in plain spelling. Raises DataError for one that cannot be read."""
     text = str(gold)
     answer = final_answer(text) if re.search(r"boxed|fbox|####", text) else text
     spelled = plain(answer) if answer and len(answer) <= LONGEST else ""
@@ -178,7 +171,7 @@ def _spelled_answer(response: str, gold: str) -> str | None:
 
 
 def _readable(text: str) -> bool:
-    return bool(re.search(r"\w", text)) and not re.search(r"[\x00-\x1f\x7f]", text) and balanced(text)
+    return bool(re.search(r"\w", text)) and not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text) and balanced(text)
 
 
 class _Undecided(Exception):

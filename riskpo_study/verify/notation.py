@@ -40,6 +40,13 @@ _REWRITES = [
         (r"\\(?:(?:text|math)(?:bf|it|rm|sf|normal)|[mh]box|boldsymbol|bm|emph|underline)\s*(?=\{)", r"\\text"),
         (r"\\(?:text)?color\s*\{[^{}]*\}", ""),
         (r"\{\s*\\(?:rm|bf|it)(?![A-Za-z])\s*", r"\\text{"),
+        (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        # What is said around the answer, as in "18 (or 36/2)".
+        (r"^((?:\\text ?\{)?) ?(?:(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer is|答案[是为]):? ?", r"\1"),
+        (r"\( ?or ([^()]*)\)$", r", \1"),
+        (r"(?<=.)\\text ?\{,? ?for (?:all|any|every)\b.*$", ""),
+        (r"(?<=.)[,(] ?[a-z] ?\\in ?\\mathbb ?\{?[NZQR]\}? ?\)?$", ""),
+        (r"^(?:\\text ?\{)? ?(?:[Nn]o (?:real )?solutions?|[Nn]one)[ .}]*$", r"\\emptyset"),
         # One command of several for relations, braces, the empty set and degrees, which go, with C or F after them.
         (r"\\leq(?:slant|q)?(?![A-Za-z])|<=", r"\\le "),
         (r"\\geq(?:slant|q)?(?![A-Za-z])|>=", r"\\ge "),
@@ -50,7 +57,7 @@ _REWRITES = [
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
         (r"\\degree(?![A-Za-z])", r"^\\circ "),
-        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*(?:(?:\\text\s*\{\s*[CF]\s*\}|[CF])\s*$)?", ""),
+        (r"\^\s*(?:\{\s*(?:\\circ|o)\s*\}|(?:\\circ|o)(?![A-Za-z]))\s*(?:(?:\\text\s*\{\s*[CF]\s*\}|[CF])\s*$)?", ""),
         # Words and functions as they are typed without LaTeX: infinity, pi, sqrt(2).
         (r"bmatrix", "pmatrix"),
         (r"(?<![A-Za-z\\])infinity(?![A-Za-z])", r"\\infty "),
@@ -62,16 +69,20 @@ _REWRITES = [
     ]
 ]  # fmt: skip
 
+_POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_POWER = re.compile(rf"(?<=[\d)}}]) ?((?:\\text ?\{{)?) ?({'|'.join(_POWERS)})(?![A-Za-z])")
 _SHORT_UNITS = re.compile(  # longer words are units, too
-    r"[mgshLl]|[mcdk]m|in|ft|yd|mi|[km]g|lbs?|oz|hrs?|m[lL]|[mk]ph|[ap]m|[AP]M|[ap]\.m|sq|cu|of"
+    r"[mgshLl]|[mcdk]m|in|ft|yd|mi|[km]g|lbs?|oz|hrs?|m[lL]|[mk]ph|[ap]m|[AP]M|[ap]\.m|sq|cu|of|"
+    r"mins?|secs?|[kMG]?(?:Hz|eV|Pa)"
 )
-_NAME = r"\\text ?\{ ?(?![ie] ?\})[A-Za-z/][^{}]*\}(?: ?\^ ?\{?-?\d\}?)?"
+_NO_NOUN = r"(?:squared|cubed|halves|(?:thir|four|fif|six|seven|eigh|nin|ten|hundred|thousand)(?:d|th)s)(?![A-Za-z])"
+_NAME = rf"\\text ?\{{ ?(?![ie] ?\}}|{_NO_NOUN})[A-Za-z/][^{{}}]*(?:\{{-?\d\}}[^{{}}]*)*\}}(?: ?\^ ?\{{?-?\d\}}?)?"
 _UNIT = re.compile(  # "\text{ cm}^2", "/\text{s}", "\frac{\text{m}}{\text{s}}"
     rf"(?: ?(?:/|\\cdot|\\times))? ?(?:{_NAME}|\\frac\{{{_NAME}\}}\{{{_NAME}\}}) ?$"
 )
 _NO_UNIT = re.compile(
-    r"\b(?:and|or|to|if|for|when|where|mod|choose|times|plus|minus|arc\w+|sin|cos|tan|cot|sec|csc|log|ln|exp|lcm|gcd|max|"
-    r"min|is|are)\b"
+    r"\b(?:and|or|to|if|for|when|where|mod|choose|times|plus|minus|arc\w+|sin|cos|tan|cot|csc|log|ln|exp|lcm|gcd|max|"
+    r"is|are|(?:sec|min)(?! ?$))\b"
 )
 _FUNCTIONS = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|sqrt|frac|pmatrix|matrix|array|cases"
 _PROSE = re.compile(rf"(?<![\\A-Za-z])(?!(?:{_FUNCTIONS})(?![A-Za-z]))[A-Za-z]{{4,}}")
@@ -82,12 +93,14 @@ def plain(text: str) -> str:
     text = text.translate(_SIGNS)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
+    text = _POWER.sub(lambda found: rf" \times 10^{{{_POWERS[found[2]]}}} {found[1]}", text)
     text = _trim(text)
     while (unit := _UNIT.search(text)) and re.search(r"[\w)}\]%.] ?$", text[: unit.start()]):
         text = text[: unit.start()]
     text = _trim(_without_words(_trim(text)))
-    while (unwrapped := re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)) != text:
+    while (unwrapped := re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)) != text:  # \text{1}\text{2} is not 12
         text = unwrapped
+    text = re.sub(" +", " ", text)
     text = _trim(_without_words(_trim(text)))
     exact, _, rounded = text.partition(r"\approx")
     text = _trim(exact) or _trim(rounded)
@@ -102,7 +115,7 @@ def _trim(text: str) -> str:
 
 def _without_words(text: str) -> str:
     """``18`` for "18 dollars per day", ``25`` for "25 cm^2"."""
-    text = re.sub(r" \([A-Za-z ]{3,}\)$", "", text)
+    text = re.sub(r" \([A-Za-z ]{3,}\)$|(?<=\d) ?(?![百千万亿十])[\u4e00-\u9fff]+$", "", text)
     base = re.sub(r"(?<=[A-Za-z])\s*\^\s*\{?\d\}?$", "", text)
     value = base.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz ./'-")
     words = base[len(value) :]
@@ -111,7 +124,7 @@ def _without_words(text: str) -> str:
     if not (re.search(r"[\d)}%]$|\\pi$", value) and re.search(r"\d|\\pi", value)) or _NO_UNIT.search(words):
         return text
     first = re.match(r"(\s*)([A-Za-z]+(?:\.[a-z])?)", words)
-    if first is None or prose(value):
+    if first is None or prose(value) or re.match(_NO_NOUN, first[2]):
         return text
     known = bool(_SHORT_UNITS.fullmatch(first[2])) and (bool(first[1]) or len(first[2]) > 1)
     return value if known or len(first[2]) > (2 if first[1] else 3) else text
@@ -126,7 +139,12 @@ def key(text: str) -> str:
     """Equal for plain spellings that differ in spaces, braces around one character, case or article of words."""
     if "\\" not in text:
         text = re.sub(r"^(?:the|an?) ", "", text.lower())
-    return re.sub(r"(?<!\\)\{(\w)\}", r"\1", re.sub(r"\s+", "", text))
+    return re.sub(r"(?<=[A-Za-z^_}])\{(\w)\}", r"\1", _close(text))
+
+
+def _close(text: str) -> str:
+    """Without spaces, but for those between digits: "1 2" is not 12."""
+    return re.sub(r"\s+(?![\s\d])|(?<![\s\d])\s+", "", text)
 
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a sign of its own and opens no group
@@ -189,8 +207,9 @@ def number(text: str) -> Number | None:
     percent = text.endswith("%")
     body, _, subscript = body.partition("_")
     base = subscript.strip("{} ")
-    if subscript and not (base.isdecimal() and re.fullmatch(r"-?\d+", body)):
+    if subscript and not (base.isdecimal() and re.fullmatch(r"-?\d+|\(\d+\)", body)):
         return None
+    body = body.strip("()") if base else body
     sign = -1 if body.startswith("-") else 1
     body = body[1:].lstrip() if body.startswith(("-", "+")) else body
     if _GROUPS.fullmatch(body.partition(".")[0]):
@@ -198,7 +217,7 @@ def number(text: str) -> Number | None:
     whole = Fraction(0)
     if mixed := _MIXED.match(body):
         whole, body = Fraction(mixed[1]), body[mixed.end() :]
-    body = body.replace(" ", "")
+    body = _close(body)
     rounded = False
     if fraction := _FRACTION.fullmatch(body) or _SLASH.fullmatch(body):
         above, below = (Fraction(part) for part in fraction.groups() if part)
