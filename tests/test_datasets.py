@@ -353,7 +353,20 @@ def test_the_hash_is_of_the_images_too(stand_ins: Path, tmp_path: Path) -> None:
         ("math_500", {"level": "hard"}, "row 3 (id math_500/test/prealgebra/2.json): field 'level' is 'hard', not"),
         ("olympiad_bench", {"final_answer": []}, "row 3 (id olympiad_bench/1602): field 'final_answer' holds an empty"),
         ("olympiad_bench", {"final_answer": [["1"]]}, "field 'final_answer' is neither text nor a number: ['1']."),
-        ("dapo_math_17k", {"prompt": []}, "field 'prompt.0.content' is missing, not a question."),
+        ("math_test", {"solution": r"$\boxed{\text{---}}$"}, "field 'solution' is of no use: The gold"),
+        ("math_test", {"solution": r"$\boxed \frac{1$"}, r"The gold answer '\\frac{1' cannot be read"),
+        ("aime_2024", {"answer": "1" * 1001}, "field 'answer' is of no use: The gold answer '111"),
+        ("aime_2024", {"answer": "1\0"}, "The gold answer '1\\x00' cannot be read"),
+        ("aime_2024", {"answer": "a\ud800b"}, "The gold answer 'a\\ud800b' cannot be read"),
+        ("aime_2024", {"problem": "a\ud800b"}, "field 'problem' has half a surrogate pair: 'a\\ud800b'."),
+        ("gsm8k_test", {"answer": "#### 7 2"}, "field 'answer' has more than a number after '####': '7 2'."),
+        ("olympiad_bench", {"final_answer": ["1", ""]}, "has an empty answer among several: ['1', '']."),
+        (
+            "dapo_math_17k",
+            {"prompt": [{"role": "user", "content": INSTRUCTIONS["dapo"].wrap("")}]},
+            "row 3 (id dapo_math_17k/",
+        ),
+        ("dapo_math_17k", {"prompt": []}, "field 'prompt.-1.content' is missing, not a question."),
         ("dapo_math_17k", {"reward_model": None}, "field 'reward_model.ground_truth' is missing, not an answer."),
         ("dapo_math_17k", {"reward_model": {"ground_truth": ""}}, "'reward_model.ground_truth' holds an empty answer"),
         ("aime_2024", {"id": 61}, "row 3 (id aime_2024/61): field 'id' is that of row 2, too."),
@@ -367,6 +380,29 @@ def test_a_row_that_does_not_fit_is_named(
     with pytest.raises(DataError, match=re.escape(message)) as caught:
         load(name, folder=saved(tmp_path, name, rows))
     assert str(caught.value).startswith(f"{name}: row 3 (id {name}/") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("aime_2024", []), ("math_train", [{"problem": str(n), "solution": r"\boxed{}"} for n in range(2)])],
+)
+def test_a_file_without_a_question_is_refused(tmp_path: Path, name: str, rows: list[dict[str, str]]) -> None:
+    with pytest.raises(DataError, match=f"{name}: {len(rows)} rows gave no question: the file is empty or cut off"):
+        load(name, folder=saved(tmp_path, name, rows))
+
+
+def test_blank_lines_a_byte_order_mark_and_a_name_of_the_folder_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "aime_2025.jsonl").write_text('\ufeff{"problem": "a", "answer": "1", "id": 7}\n\n', encoding="utf-8")
+    (question,) = load("aime_2025", folder=str(tmp_path)).questions
+    assert (question.question_id, question.answer) == ("aime_2025/7", "1")
+
+
+def test_the_question_comes_after_the_turn_of_the_system(stand_ins: Path, tmp_path: Path) -> None:
+    rows = rows_of(stand_ins, "dapo_math_17k")
+    system = {"role": "system", "content": "Be brief."}
+    changed = [{**row, "prompt": [system, *row["prompt"]]} for row in rows]
+    folder = saved(tmp_path, "dapo_math_17k", changed)
+    assert load("dapo_math_17k", folder=folder).questions == load("dapo_math_17k", folder=stand_ins).questions
 
 
 def test_as_many_rows_may_lack_an_answer_as_are_known(stand_ins: Path, tmp_path: Path) -> None:
@@ -404,7 +440,6 @@ def test_repeated_questions_are_one_and_contradictory_ones_none(stand_ins: Path)
     [
         ('{"problem": "a", "answer": "1"}\n{"problem": \n', "cannot be read after row 1: Expecting value"),
         ('{"problem": "a", "answer": "1"}\n[1, 2]\n', r"cannot be read after row 1: '\[1, 2\]\\n' is no JSON object"),
-        ('{"problem": "a", "answer": "1"}\n\n', "cannot be read after row 1"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, content: str, message: str) -> None:
@@ -426,7 +461,7 @@ def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
         load("aime")
     with pytest.raises(ConfigError, match="aime_2024: revision = 'main' is of the hub; a local copy"):
         load("aime_2024", revision="main", folder=tmp_path)
-    with pytest.raises(DataError, match="has neither aime_2024.jsonl and aime_2024.parquet"):
+    with pytest.raises(DataError, match="has neither aime_2024.jsonl nor aime_2024.parquet"):
         load("aime_2024", folder=tmp_path)
 
 

@@ -57,7 +57,10 @@ def after_hashes(solution: Any) -> str:
     """What follows the last `####`, as GSM8K ends its solutions."""
     if not isinstance(solution, str) or "####" not in solution:
         raise ValueError("has no '####' before the answer")
-    return canonical(solution.rpartition("####")[2])
+    answer = canonical(solution.rpartition("####")[2])
+    if len(answer.split()) > 1:
+        raise ValueError(f"has more than a number after '####': {reprlib.repr(answer)}")
+    return answer
 
 
 def last_boxed(solution: Any) -> str:
@@ -80,5 +83,8 @@ def last_boxed(solution: Any) -> str:
 def listed(answers: Any) -> str:
     """One answer, or several as `1, 2`: OlympiadBench publishes a list of texts."""
     if isinstance(answers, list):
-        return ", ".join(canonical(answer) for answer in answers)
+        found = [canonical(answer) for answer in answers]
+        if len(found) > 1 and "" in found:
+            raise ValueError(f"has an empty answer among several: {reprlib.repr(answers)}")
+        return ", ".join(found)
     return canonical(answers)

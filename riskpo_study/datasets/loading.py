@@ -20,6 +20,7 @@ from pyarrow.parquet import ParquetFile
 from riskpo_study.datasets.prompts import IMAGE
 from riskpo_study.datasets.registry import DATASETS, Source
 from riskpo_study.errors import ConfigError, DataError
+from riskpo_study.verify.math_answers import spelled_gold
 
 __all__ = ["Loaded", "Question", "load"]
 
@@ -61,7 +62,7 @@ class Loaded:
     provenance: dict[str, Any] = field(hash=False)
 
 
-def load(name: str, *, revision: str | None = None, folder: Path | None = None) -> Loaded:
+def load(name: str, *, revision: str | None = None, folder: Path | str | None = None) -> Loaded:
     """The dataset `name` of `DATASETS`, from the hub or from a local copy.
 
     Args:
@@ -71,9 +72,10 @@ def load(name: str, *, revision: str | None = None, folder: Path | None = None) 
 
     Raises:
         ConfigError: for an unknown name, or a revision together with a folder.
-        DataError: where the dataset is not to be had, a file cannot be read, or a row does not fit: names the dataset,
-            the row (from 1) and the field. Also where the commit in `DATASETS` does not give the number of rows there;
-            other differences from the numbers there, as of another revision, are a warning and a remark.
+        DataError: where the dataset is not to be had or empty, a file cannot be read, or a row does not fit, as one
+            whose answer the grader could not read: names the dataset, the row (from 1) and the field. Also where the
+            commit in `DATASETS` does not give the number of rows there; other differences from the numbers there, as
+            of another revision, are a warning and a remark.
     """
     if name not in DATASETS:
         raise ConfigError(f"dataset {name!r} is unknown; choose one of: {', '.join(DATASETS)}.")
@@ -85,7 +87,7 @@ def load(name: str, *, revision: str | None = None, folder: Path | None = None) 
         remarks += _unexpected_numbers(name, source, commit, rows, len(questions))
         origin = {"revision": revision, "commit": commit, "file": None}
     elif revision is None:
-        file = _local_copy(name, folder)
+        file = _local_copy(name, Path(folder))
         questions, rows, remarks = _read(name, source, _local_rows(name, file))
         origin = {"revision": None, "commit": None, "file": file.name}
     else:
@@ -146,8 +148,8 @@ def _snapshot(source: Source, revision: str, *, cached: bool) -> tuple[list[Path
 def _local_copy(name: str, folder: Path) -> Path:
     files = [file for suffix in ("jsonl", "parquet") if (file := folder / f"{name}.{suffix}").is_file()]
     if len(files) != 1:
-        found = "both" if files else "neither"
-        raise DataError(f"{name}: {folder} has {found} {name}.jsonl and {name}.parquet: exactly one has to be there.")
+        found = f"{'both' if files else 'neither'} {name}.jsonl {'and' if files else 'nor'} {name}.parquet"
+        raise DataError(f"{name}: {folder} has {found}: exactly one has to be there.")
     return files[0]
 
 
@@ -180,8 +182,8 @@ def _local_rows(name: str, file: Path) -> Iterator[tuple[int, Row]]:
                     number += 1
                     yield number, row
             return
-        with file.open(encoding="utf-8") as lines:
-            for line in lines:
+        with file.open(encoding="utf-8-sig") as lines:
+            for line in filter(str.strip, lines):
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise ValueError(f"{reprlib.repr(line)} is no JSON object")
@@ -223,6 +225,8 @@ def _read(name: str, source: Source, rows: Iterable[tuple[int, Row]]) -> tuple[t
             f"{found[example][1].question_id} with {' and '.join(answers[example])}"
         )
     kept = [numbered for key, numbered in found.items() if key not in answers]
+    if not kept:
+        raise DataError(f"{name}: {number} rows gave no question: the file is empty or cut off; get it again.")
     rows_by_id: dict[str, int] = {}
     for row_number, question in kept:
         other = rows_by_id.setdefault(question.question_id, row_number)
@@ -239,17 +243,24 @@ def _question(name: str, source: Source, number: int, row: Row, *, may_lack_answ
         source.forms[0],
     )
     text, answer = _field(row, form.question), _field(row, form.answer)
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or not source.clean(text):
         raise _misfit(question_id, number, form.question, _instead_of("a question", text))
     if answer is None:
         raise _misfit(question_id, number, form.answer, _instead_of("an answer", answer))
     text = source.clean(text)
     if context := _field(row, source.context):
         text = f"{str(context).strip()}\n\n{text}"
+    if re.search(r"[\ud800-\udfff]", text):
+        raise _misfit(question_id, number, form.question, f"has half a surrogate pair: {ascii(text)[:100]}")
     try:
         gold = form.cut(answer)
     except ValueError as error:
         raise _misfit(question_id, number, form.answer, str(error)) from None
+    try:
+        if gold:
+            spelled_gold(gold)
+    except DataError as error:
+        raise _misfit(question_id, number, form.answer, f"is of no use: {str(error).rstrip('.')}") from None
     if not (gold or may_lack_answer):
         raise _misfit(question_id, number, form.answer, f"holds an empty answer: {reprlib.repr(answer)}")
     images = _images(source, row, question_id, number, text)
