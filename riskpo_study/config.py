@@ -448,7 +448,7 @@ class Config:
             raise ConfigError(f"profile = {self.profile!r} names a folder: use lower-case letters, digits, - and _.")
         _require_multiple("train.questions", self.train.questions, "risk.bundle_size", self.risk.bundle_size)
         # Not imported with the module: both import torch, and their modules import this one.
-        from riskpo_study import ablations, algorithms, tasks
+        from riskpo_study import ablations, algorithms, tasks, tracking
 
         if self.task.name not in tasks.TASKS:
             raise ConfigError(
@@ -462,6 +462,15 @@ class Config:
             _checked("base_model.difficulties", self.base_model.difficulties, kind)
         if self.rollouts.engine == "vllm" and self.train.temperature < 0.01:
             raise ConfigError(f"train.temperature = {self.train.temperature}: vLLM samples at 0.01 or more.")
+        length = self.rollouts.max_model_len
+        if self.rollouts.engine == "vllm" and 0 < length <= self.train.max_new_tokens:
+            raise ConfigError(
+                f"rollouts.max_model_len = {length} is for prompt and response, and leaves no prompt beside "
+                f"train.max_new_tokens = {self.train.max_new_tokens}: raise it, or lower the other."
+            )
+        tracking.check_known(self.hardware.tracker)
+        if self.task.name == "math":
+            self._check_datasets()
         for name in self.runs.ablations:
             ablations.family(name)
         if self.profile in self.runs.tasks:
@@ -505,6 +514,25 @@ class Config:
                 )
             if matched is not None and len(self.tuning.candidates) < 2:
                 raise ConfigError(f"algorithms.{name}.matched_to needs at least two tuning.candidates, to match steps.")
+
+    def _check_datasets(self) -> None:
+        from riskpo_study.datasets import DATASETS, INSTRUCTIONS
+
+        asked = self.math
+        for key in ("training", "evaluation"):
+            for name in getattr(asked, key):
+                if name not in DATASETS:
+                    raise ConfigError(f"math.{key}: dataset {name!r} is unknown; choose one of {', '.join(DATASETS)}.")
+        for name in asked.training:
+            if name in asked.evaluation:
+                raise ConfigError(
+                    f"math.training and math.evaluation both list {name}, whose answers training would give away: take "
+                    "it out of one."
+                )
+        if asked.instruction not in INSTRUCTIONS:
+            raise ConfigError(
+                f"math.instruction = {asked.instruction!r} is unknown; choose one of {', '.join(INSTRUCTIONS)}."
+            )
 
     @property
     def results(self) -> Path:

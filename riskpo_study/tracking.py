@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from riskpo_study import distributed
@@ -12,6 +13,16 @@ from riskpo_study.errors import ConfigError
 
 Track = Callable[[Mapping[str, float], int], None]
 """(metrics, step) -> None."""
+
+
+def check_known(name: str) -> None:
+    """Raise ConfigError for a tracker that accelerate, where it is installed, does not know."""
+    if name == "none" or find_spec("accelerate") is None:
+        return
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    if name not in (known := [str(tracker) for tracker in LOGGER_TYPE_TO_CLASS]):
+        raise ConfigError(f"hardware.tracker = {name!r} is unknown; choose one of none, {', '.join(sorted(known))}")
 
 
 @contextmanager
@@ -35,8 +46,7 @@ def tracker(name: str, run: str, folder: Path) -> Iterator[Track]:
             f"hardware.tracker = {name!r} needs accelerate, which is not installed: "
             "pip install -e '.[tracking]' -c constraints.txt"
         ) from error
-    if name not in (known := [str(tracker) for tracker in LOGGER_TYPE_TO_CLASS]):
-        raise ConfigError(f"hardware.tracker = {name!r} is unknown; choose one of none, {', '.join(sorted(known))}")
+    check_known(name)
     if name not in map(str, get_available_trackers()):
         raise ConfigError(f"hardware.tracker = {name!r} is not installed here: pip install {name}")
     dashboard = LOGGER_TYPE_TO_CLASS[name]

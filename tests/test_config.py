@@ -241,6 +241,30 @@ def test_unknown_algorithm_or_option_lists_the_known(shipped: dict[str, Any], pa
     assert all(name in str(error.value) for name in known)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("rollouts.max_model_len", 3072, "rollouts.max_model_len = 3072 is for prompt and response"),
+        ("hardware.tracker", "tensorbord", "hardware.tracker = 'tensorbord' is unknown; choose one of none, "),
+        ("math.training", ["gsm9k"], "math.training: dataset 'gsm9k' is unknown; choose one of dapo_math_17k, "),
+        ("math.evaluation", ["gsm9k"], "math.evaluation: dataset 'gsm9k' is unknown; choose one of "),
+        ("math.training", ["math_test"], "math.training and math.evaluation both list math_test"),
+        ("math.instruction", "polite", "math.instruction = 'polite' is unknown; choose one of boxed, dapo."),
+    ],
+)
+def test_contradictions_of_a_profile_on_mathematics_are_named(
+    project: Path, path: str, value: Any, message: str
+) -> None:
+    pytest.importorskip("accelerate")
+    settings = profiles.compose("paper_easy", project / "params.yaml").as_dict()
+    settings["train"]["max_new_tokens"] = 3072
+    settings["rollouts"]["max_model_len"] = 3073
+    config.from_mapping(settings)
+    with pytest.raises(ConfigError) as error:
+        config.from_mapping(changed(settings, path, value))
+    assert message in str(error.value)
+
+
 def test_sections_are_checked_in_python_too(shipped: dict[str, Any]) -> None:
     assert config.Risk(alpha=0).alpha == 0.0
     with pytest.raises(ConfigError, match="risk.bundle_size = 0 must be at least 1"):

@@ -102,6 +102,7 @@ def test_a_run_trains_a_chat_model_and_names_its_data(study: config.Config, plac
     snapshot = AutoModelForCausalLM.from_pretrained(run / "snapshots" / "step-000002")
     assert snapshot.config.vocab_size == len(Policy.load(tmp_path / "base").tokenizer)
     data = runs.read_manifest(run)["identity"]["data"]
+    assert set(data["grader"]) == {"math-verify", "latex2sympy2_extended", "sympy"}
     assert set(data["datasets"]) == {"gsm8k_train", "math_train", "gsm8k_test", "aime_2024"}
 
     changed = tmp_path / "data"
@@ -145,6 +146,8 @@ def test_a_published_model_that_cannot_be_had_is_named(
     [
         ({"instruction": "polite"}, "math.instruction = 'polite' is unknown; choose one of boxed, dapo"),
         ({"training": ("gsm9k",)}, "dataset 'gsm9k' is unknown"),
+        ({"folder": "/nowhere"}, "math.folder = '/nowhere' is no folder"),
+        ({"development": 10**6}, r"math.development = 1000000 sets aside all \d+ training questions: lower it"),
     ],
 )
 def test_unknown_names_are_refused(study: config.Config, changes: dict[str, object], message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from riskpo_study import datasets
 from riskpo_study.errors import ConfigError
 from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
 from riskpo_study.tasks.splits import draw, set_aside
-from riskpo_study.verify.math_answers import MathGrader
+from riskpo_study.verify.math_answers import LIBRARIES, MathGrader
 
 if TYPE_CHECKING:
     from riskpo_study.config import Math as MathConfig
@@ -26,22 +27,21 @@ __all__ = ["Math"]
 class Math:
     """The task of the sections ``task`` and ``math``: the difficulty of a question is the dataset it is from.
 
-    Raises ConfigError for an unknown instruction and where the extra ``math`` is not installed. Datasets are loaded
-    when first asked for: ConfigError for an unknown one, DataError where one cannot be had.
+    Raises ConfigError for a folder that is not there and where the extra ``math`` is not installed. Datasets are loaded
+    when first asked for: DataError where one cannot be had, ConfigError where development leaves nothing to train on.
     """
 
     name = "math"
     modules: tuple[str, ...] = (
         "tasks/math", "tasks/splits", "datasets/loading", "datasets/gold_answers", "datasets/prompts",
         "datasets/registry", "verify/math_answers", "verify/final_answer", "verify/notation", "verify/equivalence",
-        "verify/symbolic",
+        "verify/symbolic", "verify/worker", "verify/worker_pool",
     )  # fmt: skip
 
     def __init__(self, task: TaskConfig, config: MathConfig) -> None:
-        if config.instruction not in datasets.INSTRUCTIONS:
+        if config.folder != "none" and not Path(config.folder).is_dir():
             raise ConfigError(
-                f"math.instruction = {config.instruction!r} is unknown; choose one of "
-                f"{', '.join(datasets.INSTRUCTIONS)}."
+                f"math.folder = {config.folder!r} is no folder: name one that holds the datasets, or none for the hub."
             )
         self.config, self.most_asked = config, task.questions
         self._loaded: dict[str, datasets.Loaded] = {}
@@ -54,9 +54,13 @@ class Math:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """By dataset its commit and the hash of its content, and how its questions are used."""
+        """By dataset its commit and the hash of its content, how its questions are used, and what judges answers."""
         names = (*self.config.training, *self.config.evaluation)
-        return {**self.config.deciding, "datasets": {name: self._load(name).provenance for name in names}}
+        return {
+            **self.config.deciding,
+            "grader": {library: version(library) for library in LIBRARIES},
+            "datasets": {name: self._load(name).provenance for name in names},
+        }
 
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different training questions, uniformly drawn. Raises ConfigError where there are fewer."""

@@ -16,8 +16,11 @@ __all__ = ["draw", "set_aside"]
 def set_aside(questions: Sequence[Question], count: int, task: str) -> tuple[list[Question], list[Question]]:
     """``count`` questions in random order, and the others in their order.
 
-    A hash of the question alone decides, so that the first are the same whatever the seeds.
+    A hash of the question alone decides, so that the first are the same whatever the seeds. Raises ConfigError where
+    none would be left.
     """
+    if 0 < len(questions) <= count:
+        raise ConfigError(f"{task}.development = {count} sets aside all {len(questions)} training questions: lower it.")
     ranked = sorted(questions, key=lambda question: derive(0, task, "development", question.id))
     aside = ranked[:count]
     kept = {question.id for question in aside}
