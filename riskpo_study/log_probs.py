@@ -38,7 +38,7 @@ class _TokenScores(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Any:
         hidden, weight, targets, largest, log_sums = ctx.saved_tensors
         grad_hidden, grad_weight = torch.zeros_like(hidden, dtype=torch.float32), torch.empty_like(weight)
-        for start in range(0, len(weight), block := max(1, ctx.held // len(hidden))):
+        for start in range(0, len(weight), block := max(1, ctx.held // max(1, len(hidden)))):
             rows = weight[start : start + block]
             log_p = _logits(hidden, rows, ctx.temperature).sub_(largest[:, None]).sub_(log_sums[:, None])
             grad_logits = log_p.exp_().mul_(-grad[:, None])  # d log p_y / d logits = onehot(y) − p

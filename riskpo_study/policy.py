@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,15 +137,27 @@ class Policy:
         The model goes to the GPU of this process where there is one; with `hardware.shard_weights` this process's part.
 
         Args:
+            path: a `Path` is a folder, a name of the hub is a `str`.
             hardware: section of the configuration; by default float32 and nothing saved on memory.
+
+        Raises:
+            DataError: where the folder is not there; ConfigError: for an attention that the model or machine lacks.
         """
-        if os.sep in str(path) and not Path(path).is_dir():
+        if isinstance(path, Path) and not path.is_dir():  # a name of the hub is a str
             raise DataError(f"there is no model in {path}; run the stage that trains it first (dvc repro base_model)")
         options = {"attn_implementation": hardware.attention} if hardware else {}
         dtype = getattr(torch, hardware.dtype) if hardware else torch.float32
         sees = vision.sees(AutoConfig.from_pretrained(path))
         kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        model = kind.from_pretrained(path, dtype=dtype, **options)
+        try:
+            model = kind.from_pretrained(path, dtype=dtype, **options)
+        except (ImportError, ValueError) as error:
+            if not hardware or not re.search("attention|attn", str(error), re.IGNORECASE):
+                raise
+            raise ConfigError(
+                f"hardware.attention = {hardware.attention!r} cannot be had for {path}: set it to sdpa, with "
+                f"hardware.tokens = 8192 ({str(error).strip().partition(chr(10))[0]})"
+            ) from error
         tokenizer = AutoTokenizer.from_pretrained(path)
         saving = (hardware.tokens, hardware.gradient_checkpointing) if hardware else ()
         policy = cls(model, tokenizer, layout, *saving)

@@ -27,6 +27,13 @@ def test_values_and_gradients_equal_the_full_softmax(held, temperature):
         torch.testing.assert_close(ours, theirs)
 
 
+def test_no_tokens_have_no_gradient():
+    hidden, weight = torch.zeros(0, 8, requires_grad=True), torch.randn(5, 8).requires_grad_()
+    log_probs, _ = token_scores(hidden, weight, torch.zeros(0, dtype=torch.long))
+    log_probs.sum().backward()
+    assert hidden.grad.shape == (0, 8) and not weight.grad.any()
+
+
 def test_the_softmax_of_a_half_precision_model_is_taken_in_float32():
     hidden, weight = torch.randn(5, 8).bfloat16(), torch.randn(11, 8).bfloat16()
     targets = torch.arange(5)

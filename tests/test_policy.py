@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import random_model
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.utils import is_flash_attn_2_available
 
 from riskpo_study import policy as policy_module
 from riskpo_study.errors import ConfigError, DataError
@@ -133,6 +136,21 @@ def test_bad_settings_are_named(policy, tmp_path):
     policy.tokenizer.pad_token = None
     with pytest.raises(ConfigError, match="needs both an eos_token and a pad_token"):
         Policy(policy.model, policy.tokenizer)
+
+
+def test_a_text_is_a_name_of_the_hub(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="huggingface.co"):  # where it is looked for
+        Policy.load("nobody/no-such-model")
+
+
+@pytest.mark.parametrize("attention", ["flash", "flash_attention_2"])
+def test_an_attention_that_is_not_here_is_named(policy, settings, tmp_path, attention):
+    if attention == "flash_attention_2" and is_flash_attn_2_available():
+        pytest.skip("flash-attn is here")
+    policy.save(tmp_path / "model")
+    with pytest.raises(ConfigError, match=f"hardware.attention = '{attention}' cannot be had for .*: set it to sdpa"):
+        Policy.load(tmp_path / "model", hardware=replace(settings.hardware, attention=attention))
 
 
 def test_a_special_token_inside_a_response_stays_in_its_text(policy):
