@@ -235,6 +235,23 @@ def test_further_estimates_name_their_seeds_where_they_are_others(study: Config)
     assert claims._basis(found) == "seeds 0–2 · 16 questions × 64 responses" + f" · missing: {found['missing']}"
 
 
+@pytest.mark.parametrize(("task", "key"), [("programs", "code"), ("geometry", "images")])
+@pytest.mark.parametrize(
+    ("rivals", "verdict", "measured"),
+    [((-8, -8), HOLDS, "RiskPO − GRPO"), ((-8, 8), FAILS, "RiskPO − DAPO"), ((8, -8), FAILS, "RiskPO − GRPO")],
+)
+def test_other_domains_compare_with_both_rivals(
+    study: Config, task: str, key: str, rivals: tuple[int, int], verdict: str, measured: str
+) -> None:
+    grpo, dapo = rivals
+    write(study, "counts", base(), *answers("riskpo"), *answers("grpo", [grpo] * 3), *answers("dapo", [dapo] * 3))
+    assert row(study, key)["verdict"] == UNMEASURED
+    there = replace(study, task=replace(study.task, name=task))
+    found = row(there, key)
+    assert (found["verdict"], found["measured"]) == (verdict, measured)
+    assert "RiskPO 26.8 %" in found["published"] or "RiskPO 54.5 %" in found["published"]
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "verdict", "measured"),
     [

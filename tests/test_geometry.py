@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -10,13 +11,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riskpo_study import base_model, config, experiment, model_evaluation, tasks, vision
-from riskpo_study.errors import ConfigError
+from riskpo_study import base_model, config, experiment, model_evaluation, tasks, vision, white_images
+from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.policy import Policy, Responses
 from riskpo_study.tasks import geometry
 from riskpo_study.tasks.geometry import FIGURES, GLYPHS, SIZE, Geometry, final_number, render
@@ -269,3 +271,17 @@ def test_a_run_from_the_base_model_is_trained_and_evaluated(trained, tmp_path):
     assert list(counted["difficulty"]) == ["2 quantities"] * 3 + ["3 quantities"] * 3
     before, after = (dict(Policy.load(folder).model.named_parameters()) for folder in (trained[1], saved))
     assert set(before) == set(after)
+
+
+def test_the_ablation_sets_white_images_beside_the_others(trained, tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained[1], STUDY.results / "base_model")
+    study = replace(STUDY, evaluation=replace(STUDY.evaluation, samples=8, ks=(1, 8)))
+    with pytest.raises(DataError, match="evaluate_base"):
+        white_images.ask(study)
+    model_evaluation.evaluate(study, {0: study.results / "base_model"}, study.results / "base", 0)
+    found = white_images.ask(study)
+    assert list(found["images"].unique()) == ["as they are", "white"]
+    written = pd.read_csv(study.results / "tables" / "01_base_model" / "white_images.csv")
+    pd.testing.assert_frame_equal(written, found, rtol=1e-5)
