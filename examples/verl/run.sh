@@ -22,7 +22,8 @@ SEED=${SEED:-0}
 
 # The authors' batches are 512 and 1024 questions, which bundles of 5 do not fill; verl also wants mini-batches whose
 # responses divide among the GPUs. Hence 4 updates of 120 questions, and 2 updates of 480. They divide among the GPUs of
-# up to 6 nodes, but for `hard` on 4: QUESTIONS=640 MINI_BATCH=160 is right there.
+# up to 6 nodes, but for `hard` on 4: QUESTIONS=640 MINI_BATCH=160 is right there. Where they do not, the next larger ones
+# that do are named below.
 case $RUN in
 hard)
   MODEL=${MODEL:-deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B}
@@ -40,11 +41,20 @@ easy)
   ;;
 esac
 
+GPUS=$((NODES * GPUS_PER_NODE))
+if ((MINI_BATCH * RESPONSES % GPUS)); then # verl says so only when the models are loaded
+  fits=$((MINI_BATCH - MINI_BATCH % 5 + 5))
+  while ((fits * RESPONSES % GPUS)); do fits=$((fits + 5)); done
+  echo "a mini-batch of $MINI_BATCH questions with $RESPONSES responses each does not divide among $GPUS GPUs:" \
+    "choose QUESTIONS=$((QUESTIONS / MINI_BATCH * fits)) MINI_BATCH=$fits" >&2
+  exit 2
+fi
+
 settings=(
-  # RiskPO's advantages, with the paper's measure. `seed` is that of the bundles.
+  # RiskPO's advantages. The measure is the algorithm's own, for RiskPO the paper's: α = 0.2, β = 0.8, ω = 0.5; the log
+  # says which, and +algorithm.riskpo.omega=1 changes it. `seed` is that of the bundles: the same rows in the same order
+  # are bundled alike, but verl's responses, and the order in which they come, are not the same in every run.
   algorithm.adv_estimator="$ESTIMATOR"
-  +algorithm.riskpo.alpha=0.2
-  +algorithm.riskpo.beta=0.8
   +algorithm.riskpo.bundle_size=5
   +algorithm.riskpo.seed="$SEED"
   # The tracked quantiles go into the checkpoints and come back from them; bad options are noticed before the first rollout.
@@ -103,21 +113,33 @@ settings=(
   trainer.experiment_name="$RUN-$ESTIMATOR-$SEED"
 )
 
-if [[ $ESTIMATOR == riskpo_released ]]; then
+case $ESTIMATOR in
+riskpo_released)
   # The released code clips the ratio of each token and averages over all tokens: verl's defaults. It has tail_weight
   # instead of ω; the easy-math script also has β = 0.9, credit by std and keeps the constant of g.
   [[ $RUN == hard ]] || settings+=(
-    algorithm.riskpo.beta=0.9 +algorithm.riskpo.credit=std +algorithm.riskpo.natural_baseline=True
+    +algorithm.riskpo.beta=0.9 +algorithm.riskpo.credit=std +algorithm.riskpo.natural_baseline=True
   )
-else
+  ;;
+mvar_accuracy | mvar_log_accuracy)
+  # GRPO's surrogate: the ratio of each token, clipped at 1 ± 0.2 and nowhere else; mean over responses.
   settings+=(
-    +algorithm.riskpo.omega=0.5
+    actor_rollout_ref.actor.policy_loss.loss_mode=vanilla
+    actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean
+    actor_rollout_ref.actor.clip_ratio_low=0.2
+    actor_rollout_ref.actor.clip_ratio_high=0.2
+    actor_rollout_ref.actor.clip_ratio_c=1e6
+  )
+  ;;
+*)
+  settings+=(
     # The ratio of a whole response, normalised by its length, clipped at 1 ± 0.2; mean over responses.
     actor_rollout_ref.actor.policy_loss.loss_mode=gspo
     actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean
     actor_rollout_ref.actor.clip_ratio_low=0.2
     actor_rollout_ref.actor.clip_ratio_high=0.2
   )
-fi
+  ;;
+esac
 
 exec python3 -m verl.trainer.main_ppo "${settings[@]}" "$@"

@@ -15,7 +15,7 @@ set -euo pipefail
 # Slurm runs a copy of this script: run.sh is where the job was submitted, or that is the root of the repository.
 HERE=$SLURM_SUBMIT_DIR
 [[ -f $HERE/run.sh ]] || HERE=$HERE/examples/verl
-HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r HEAD <<<"$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
 ADDRESS=$(srun --nodes=1 --ntasks=1 --nodelist="$HEAD" hostname --ip-address | awk '{ print $1 }')
 export RAY_ADDRESS="$ADDRESS:6379" NODES="$SLURM_JOB_NUM_NODES" GPUS_PER_NODE="${GPUS_PER_NODE:-8}"
 GPUS=$((GPUS_PER_NODE * NODES))

@@ -41,7 +41,7 @@ class BatchAdvantages:
         name: one of `FAMILY`.
         options: of the algorithm and its measure, as in the section `algorithms` of the configuration; but none of the
             surrogate's, which is the other trainer's.
-        seed: of the bundles.
+        seed: of the bundles, a whole number.
 
     Raises:
         ConfigError: for an unknown algorithm or option, or a bad value.
@@ -55,12 +55,17 @@ class BatchAdvantages:
                 raise ConfigError(
                     f"{key} = {options[key]!r} is no option of the advantage: set it in the trainer itself"
                 )
+        if type(seed) is not int:
+            raise ConfigError(f"seed = {seed!r} is no whole number; choose one, for example 0")
         self.algorithm = algorithms.build(name, options, PAPER)
+        self.options = dict(options)
+        self.check(2 * self.algorithm.risk.bundle_size, 2)  # some values are only looked at where they are used
         levels = {of.name: getattr(self.algorithm.risk, of.name) for of in fields(RiskLevels)}
         if "tail_weight" in ALGORITHMS[name].options:
             del levels["omega"]  # the released code has the other instead
         self.settings = {"algorithm": name, **ALGORITHMS[name].options, **options, **levels, "seed": seed}
         """All that decides the advantages of a sequence of batches."""
+        self._fewest = 2 if "utility" in ALGORITHMS[name].options else 1  # those rank a question among others
         self.seed, self.batches = seed, 0
         self.metrics: dict[str, float] = {}
         """Of the last batch: `quantile/…`, `region/…`, `share/…`, see docs/method.md."""
@@ -69,17 +74,21 @@ class BatchAdvantages:
         return ", ".join(f"{key} {value}" for key, value in self.settings.items())
 
     def check(self, questions: int, responses: int) -> None:
-        """Raise `ConfigError` unless batches of so many questions and responses a question fill whole bundles."""
+        """Raise `ConfigError` unless batches of so many questions and responses a question have advantages.
+
+        They must fill whole bundles, and the options must suit them.
+        """
         bundles.check_bundle_size(questions, self.algorithm.risk.bundle_size)
         if responses < 2:
             raise ConfigError(f"{responses} response a question cannot be compared; choose at least 2")
+        algorithms.check(self.algorithm.name, self.options, PAPER, questions, responses)
 
     def __call__(self, rewards: Tensor) -> Tensor:
         """Advantages (Q, G) float64 of rewards (Q, G) in [0, 1], NaN where a response has none.
 
         Neighbours are bundled: the order of the questions must be random, or what the caller wants bundled. A question
         that lacks a reward is left out, as are the last of the others where they do not fill a bundle: their advantages
-        are 0.
+        are 0. So are all where nothing is left to compare: one response a question, or one question to rank.
 
         Raises:
             DataError: for rewards outside [0, 1].
@@ -93,6 +102,8 @@ class BatchAdvantages:
             )
         used = (~rewards.isnan()).all(1).nonzero().squeeze(1)
         used = used[: len(used) - len(used) % self.algorithm.risk.bundle_size]
+        if rewards.shape[1] < 2 or len(used) < self._fewest:
+            used = used[:0]
         advantages = torch.zeros_like(rewards)
         self.metrics = {"share/left_out": 1 - len(used) / len(rewards) if len(rewards) else math.nan}
         if len(used):
@@ -134,11 +145,17 @@ class BatchAdvantages:
         try:
             state = torch.load(path, weights_only=True)
             settings, batches, estimator = state["settings"], state["batches"], state["estimator"]
+            other = list(runs.differences(self.settings, settings))
+            if not other:
+                self.algorithm.estimator.load_state_dict(estimator)
+            values = tuple(estimator.get("values") or ())
+            said = ", ".join(f"{value:g}" for value in values) or "none"
         except Exception as error:  # torch.load has none of its own
             raise DataError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from error
-        if other := list(runs.differences(self.settings, settings)):
+        if other:
             raise DataError(f"{path} is the state of another run: {'; '.join(other)}. Set it back, or {remedy}")
-        self.algorithm.estimator.load_state_dict(estimator)
+        largest = self.algorithm.risk.bundle_size
+        if not all(0 <= value <= largest for value in values):
+            raise DataError(f"{path} holds the quantiles {said}, but scores lie in 0 to {largest}: {remedy}")
         self.batches = batches
-        values = ", ".join(f"{value:g}" for value in estimator.get("values") or ())
-        return f"restored from {path}: {batches} batches seen, quantiles {values or 'none'}"
+        return f"restored from {path}: {batches} batches seen, quantiles {said}"

@@ -20,8 +20,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer
 
+from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.errors import ConfigError
 from riskpo_study.integrations.batch_advantages import STATE_FILE, BatchAdvantages
+from riskpo_study.surrogates import sequence_clip
 
 __all__ = ["RiskPOConfig", "RiskPOTrainer"]
 
@@ -30,15 +32,16 @@ _log = logging.get_logger(__name__)
 
 @dataclass
 class RiskPOConfig(GRPOConfig):  # type: ignore[misc]
-    """`GRPOConfig` with an algorithm of the RiskPO family; its other defaults are RiskPO's surrogate.
+    """`GRPOConfig` with an algorithm of the RiskPO family, whose surrogate is the default of TRL's own settings of it.
 
     The generation batch must hold whole bundles: `generation_batch_size / num_generations` questions, on all processes
     together, are a multiple of the bundle size. Rewards, weighted and summed, must lie in [0, 1].
 
-    `riskpo_released` has another surrogate: `loss_type="dapo", importance_sampling_level="token", delta=3.0`.
+    The advantages are not those that TRL scales: instead of `scale_rewards` there is `risk={"scale": "batch_std"}`.
 
     Raises:
-        ConfigError: for an unknown algorithm or option, a bad value, or a batch of no whole number of bundles.
+        ConfigError: for an unknown algorithm or option, a bad value, a setting without effect, or a batch of no whole
+            number of bundles.
     """
 
     _VALID_DICT_FIELDS: ClassVar = [*GRPOConfig._VALID_DICT_FIELDS, "risk"]
@@ -50,26 +53,61 @@ class RiskPOConfig(GRPOConfig):  # type: ignore[misc]
             "help": "Options of the algorithm and its measure, such as alpha, beta, omega, bundle_size, tracker."
         },
     )
-    loss_type: str = field(
-        default="grpo", metadata={"help": "Mean over responses of the mean over tokens (TRL: dapo)."}
+    loss_type: str | None = field(
+        default=None, metadata={"help": "TRL's; the algorithm's by default: the mean over responses is `grpo`."}
     )
-    importance_sampling_level: str = field(
-        default="sequence", metadata={"help": "Ratio of a whole response, normalised by its length (TRL: token)."}
+    importance_sampling_level: str | None = field(
+        default=None, metadata={"help": "TRL's; the algorithm's by default: RiskPO's ratio is that of the `sequence`."}
+    )
+    delta: float | None = field(
+        default=None, metadata={"help": "TRL's; the algorithm's by default: `riskpo_released` has a dual clip at 3."}
     )
 
     def __post_init__(self) -> None:
+        self._complete()
         super().__post_init__()
         if self.multi_objective_aggregation != "sum_then_normalize":
             raise ConfigError(
                 f"multi_objective_aggregation = {self.multi_objective_aggregation!r} normalises within a question, "
                 "before bundles are scored: choose sum_then_normalize"
             )
+        if self.scale_rewards != "group":
+            raise ConfigError(
+                f"scale_rewards = {self.scale_rewards!r} has no effect on the advantages of bundles: leave it out; "
+                'risk={"scale": "batch_std"} divides by the spread of their scores'
+            )
         self.advantages().check(self.generation_batch_size // self.num_generations, self.num_generations)
+        if self._saves_within_a_generation():
+            _log.warning(
+                "riskpo_study: save_steps = %s saves between two generations, and a run resumed there draws and counts "
+                "its batch again: choose multiples of steps_per_generation · num_iterations / "
+                "gradient_accumulation_steps = %g", self.save_steps,
+                self.steps_per_generation * self.num_iterations / self.gradient_accumulation_steps,
+            )  # fmt: skip
+
+    def _complete(self) -> None:
+        """Take what is not given of the surrogate from the algorithm's preset."""
+        if (preset := ALGORITHMS.get(self.algorithm)) is None:
+            return  # `advantages` names it
+        if self.loss_type is None:
+            self.loss_type = {"sequence_mean": "grpo", "token_mean": "dapo"}[preset.aggregation]
+        if self.importance_sampling_level is None:
+            self.importance_sampling_level = "sequence" if preset.surrogate is sequence_clip else "token"
+        if self.delta is None:
+            self.delta = preset.clip.get("dual")
+
+    def _saves_within_a_generation(self) -> bool:
+        if self.save_strategy != "steps" or self.save_steps < 1:  # below 1 it is a share of the run
+            return False
+        passes: int = self.steps_per_generation * self.num_iterations
+        return bool(self.save_steps * self.gradient_accumulation_steps % passes)
 
     def advantages(self) -> BatchAdvantages:
         """The estimator at its start."""
-        assert not isinstance(self.risk, str)  # TRL has parsed it
-        return BatchAdvantages(self.algorithm, self.risk or {}, self.seed)
+        options = self.risk or {}
+        if not isinstance(options, dict):  # TRL has parsed JSON
+            raise ConfigError(f'risk = {self.risk!r} holds no options: give a dictionary, or JSON: {{"omega": 1}}')
+        return BatchAdvantages(self.algorithm, options, self.seed)
 
 
 class RiskPOTrainer(GRPOTrainer):  # type: ignore[misc]

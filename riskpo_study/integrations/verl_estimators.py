@@ -56,12 +56,16 @@ class Estimator:
             ConfigError: for an unknown option or a bad value, or where there is no seed.
         """
         section = config.get("riskpo", {})
-        options = OmegaConf.to_container(section) if isinstance(section, DictConfig) else dict(section)
-        assert isinstance(options, dict)
+        given: Any = OmegaConf.to_container(section) if OmegaConf.is_config(section) else section
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"algorithm.riskpo = {given!r} holds no options: set them one by one, as +algorithm.riskpo.seed=0"
+            )
+        options = dict(given)
         if "seed" not in options:
             raise ConfigError("verl hands its seeds to no estimator: give the bundles one, +algorithm.riskpo.seed=0")
         seed = options.pop("seed")
-        self.advantages, self.most_rows = BatchAdvantages(self.name, options, seed), most_rows  # type: ignore[arg-type]
+        self.advantages, self.most_rows = BatchAdvantages(self.name, options, seed), most_rows
         _log.info("riskpo_study: %s", self.advantages)
         return self.advantages
 
@@ -103,7 +107,7 @@ class Estimator:
                 f"a question has {rows.shape[1]} rows and not {self.most_rows}: agents with several outputs a session "
                 "are not supported, for each would count as a response"
             )
-        # Questions that are neighbours by their ids might be alike.
+        # Neighbours in the data might be alike.
         order = torch.randperm(len(rows), generator=self.advantages.generator("questions"))
         rewards, rows = rewards[order], rows[order]
         found = self.advantages(rewards)
@@ -125,19 +129,20 @@ def group(rewards: Tensor, answered: Tensor, index: np.ndarray) -> tuple[Tensor,
         index: (R,) ids of the questions.
 
     Returns:
-        Rewards (Q, G) on the CPU, NaN where a question has fewer than G rows, and the rows (Q, G), -1 there.
+        Rewards (Q, G) on the CPU, NaN where a question has fewer than G rows, and the rows (Q, G), -1 there. Questions
+        are in the order of their first rows: verl draws their ids anew in every run.
     """
     rows = answered.cpu().nonzero().squeeze(1)
-    _, numbers = np.unique(index[rows.numpy()], return_inverse=True)
-    question = torch.from_numpy(numbers)
+    numbers: dict[Any, int] = {}
+    found = [numbers.setdefault(one, len(numbers)) for one in index[rows.numpy()].tolist()]
+    question = torch.tensor(found, dtype=torch.int64)
     sizes = question.bincount()
     order = question.argsort(stable=True)
     question, rows = question[order], rows[order]
     place = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes)[question]
     table = torch.full((len(sizes), int(sizes.max()) if len(sizes) else 0), -1)
     table[question, place] = rows
-    found = rewards.double().cpu()[table.clamp(min=0)].masked_fill(table < 0, torch.nan)
-    return found, table
+    return rewards.double().cpu()[table.clamp(min=0)].masked_fill(table < 0, torch.nan), table
 
 
 ESTIMATORS = {name: Estimator(name) for name in FAMILY}
@@ -154,6 +159,11 @@ class TrackerCheckpoint(CheckpointCallback):  # type: ignore[misc]
     """Keeps the quantiles in verl's checkpoints, as `global_step_N/riskpo.pt`, and restores them where verl resumes.
 
     verl makes it before the first rollouts, so that a bad option or batch size ends the run at once.
+
+    Raises:
+        ConfigError: for an algorithm without quantiles, a bad option or batch size, a KL penalty in the rewards, or no
+            path to resume from where one is asked for.
+        DataError: where the quantiles to resume from are another run's, or cannot be read.
     """
 
     def __init__(self, config: DictConfig) -> None:
@@ -162,6 +172,11 @@ class TrackerCheckpoint(CheckpointCallback):  # type: ignore[misc]
         if name not in ESTIMATORS:
             raise ConfigError(
                 f"adv_estimator = {name} has no quantiles to keep: leave out trainer.checkpoint_callback_class"
+            )
+        if config.algorithm.get("use_kl_in_reward", False):
+            raise ConfigError(
+                "use_kl_in_reward = True takes a penalty off the rewards that bundles count: set it to False, and "
+                "actor_rollout_ref.actor.use_kl_loss=True for a penalty in the loss"
             )
         responses = config.actor_rollout_ref.rollout.n
         self.advantages = ESTIMATORS[name].start(config.algorithm, responses)
@@ -185,6 +200,8 @@ def _resumed(trainer: DictConfig) -> Path | None:
     if trainer.resume_mode == "disable":
         return None
     if trainer.resume_mode == "resume_path":
+        if not trainer.resume_from_path:
+            raise ConfigError("resume_mode = resume_path needs trainer.resume_from_path=…/global_step_N")
         return Path(trainer.resume_from_path)
     found = find_latest_ckpt_path(str(Path(trainer.default_local_dir).absolute()))
     return None if found is None else Path(found)

@@ -14,6 +14,7 @@ from trl.rewards import get_soft_overlong_punishment
 
 from integrations.trl_run import PLAIN, task
 from riskpo_study import advantages, algorithms, config, seeds
+from riskpo_study.integrations.batch_advantages import FAMILY
 from riskpo_study.integrations.trl_trainer import RiskPOConfig, RiskPOTrainer
 from riskpo_study.policy import Policy
 from riskpo_study.rollouts import Generation, TransformersEngine
@@ -67,7 +68,7 @@ def trls(model: str, folder: Path, algorithm: str, own: bool = False, **options:
     } | options  # fmt: skip
     rows = [{"prompt": task().prompt(question)} for step in range(STEPS) for question in asked(step)]
     more = {"train_dataset": Dataset.from_list(rows)} | ({} if own else {"rollout_func": given})
-    if algorithm.startswith("riskpo"):
+    if algorithm in FAMILY:
         return RiskPOTrainer(model, right, RiskPOConfig(**common, algorithm=algorithm), **more)
     return GRPOTrainer(model, right, GRPOConfig(**common), **more)
 
@@ -80,7 +81,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dapo": {"loss_type": "dapo", "epsilon_high": 0.28},
     "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4},
     "riskpo": {},
-    "riskpo_released": {"loss_type": "dapo", "importance_sampling_level": "token", "delta": 3.0},
+    "riskpo_released": {},
+    "mvar_accuracy": {},
 }
 
 

@@ -18,9 +18,10 @@ from transformers import HfArgumentParser
 from trl import GRPOConfig, GRPOTrainer
 
 from integrations.trl_run import PLAIN, RiskPO, Vanilla, trainer
+from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.integrations import trl_trainer
-from riskpo_study.integrations.batch_advantages import BatchAdvantages
+from riskpo_study.integrations.batch_advantages import FAMILY, BatchAdvantages
 from riskpo_study.integrations.trl_trainer import RiskPOConfig, RiskPOTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +183,42 @@ def test_the_configuration_is_riskpos(tmp_path: Path) -> None:
     assert parsed.advantages().settings["omega"] == 1.0
 
 
+@pytest.mark.parametrize("algorithm", FAMILY)
+def test_the_surrogate_is_the_algorithms_unless_given(algorithm: str, tmp_path: Path) -> None:
+    common = {"output_dir": str(tmp_path), "per_device_train_batch_size": 40, "algorithm": algorithm} | PLAIN
+    made, preset = RiskPOConfig(**common), ALGORITHMS[algorithm]
+    expected = {
+        "riskpo_released": ("dapo", "token", 3.0), "mvar_accuracy": ("grpo", "token", None),
+        "mvar_log_accuracy": ("grpo", "token", None),
+    }  # fmt: skip
+    surrogate = (made.loss_type, made.importance_sampling_level, made.delta)
+    assert surrogate == expected.get(algorithm, ("grpo", "sequence", None))
+    assert (preset.clip["low"], preset.clip["high"], preset.clip.get("dual")) == (
+        made.epsilon,
+        made.epsilon,
+        made.delta,
+    )
+    given = RiskPOConfig(**common, loss_type="dr_grpo", importance_sampling_level="token")
+    assert (given.loss_type, given.importance_sampling_level) == ("dr_grpo", "token")
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({}, True), ({"save_steps": 4}, False), ({"save_strategy": "epoch"}, False), ({"num_iterations": 1}, False),
+        ({"gradient_accumulation_steps": 2}, False), ({"save_steps": 0.5}, False),
+    ],
+)  # fmt: skip
+def test_saves_within_a_generation_are_warned_of(
+    changes: dict[str, Any], warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(trl_trainer._log, "warning", lambda text, *given: said.append(text % given))
+    common = {"output_dir": str(tmp_path), "per_device_train_batch_size": 40, "steps_per_generation": 2}
+    RiskPOConfig(**common | {"num_iterations": 2, "save_steps": 2, "save_strategy": "steps"} | PLAIN | changes)
+    assert len(said) == warned and all("save_steps = 2 saves between two generations" in one for one in said)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -189,6 +226,10 @@ def test_the_configuration_is_riskpos(tmp_path: Path) -> None:
         ({"risk": {"bundle_size": 3}}, "5 questions do not fill bundles of 3"),
         ({"risk": {"alpa": 0.1}}, "algorithms.riskpo.alpa is unknown"),
         ({"risk": {"clip_low": 0.1}}, "clip_low = 0.1 is no option of the advantage"),
+        ({"risk": {"credit": "sharde"}}, "credit = 'sharde' is unknown"),
+        ({"risk": "nojson"}, "risk = 'nojson' holds no options: give a dictionary"),
+        ({"risk": [1]}, r"risk = \[1\] holds no options"),
+        ({"scale_rewards": "batch"}, "scale_rewards = 'batch' has no effect on the advantages of bundles"),
         ({"algorithm": "grpo"}, "'grpo' has no risk measure"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "choose sum_then_normalize"),
     ],

@@ -14,7 +14,8 @@ from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.workers.config import FSDPActorConfig
 
-from riskpo_study import advantages, surrogates
+from riskpo_study import advantages, algorithms, surrogates
+from riskpo_study.integrations.batch_advantages import PAPER
 
 QUESTIONS, RESPONSES, TOKENS = 12, 4, 5
 
@@ -86,25 +87,22 @@ def test_reinforce_pp_differs_in_what_is_whitened() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "aggregation", "theirs", "surrogate", "ours"),
+    ("mode", "aggregation", "theirs", "name"),
     [
-        ("gspo", "seq-mean-token-mean", {}, surrogates.sequence_clip(0.2, 0.2), "sequence_mean"),  # RiskPO
-        ("gspo", "seq-mean-token-mean", {"clip_ratio_low": 3e-4, "clip_ratio_high": 4e-4},
-         surrogates.sequence_clip(3e-4, 4e-4), "sequence_mean"),
-        ("vanilla", "token-mean", {}, surrogates.token_clip(0.2, 0.2, dual=3.0), "token_mean"),  # RiskPO as released
-        ("vanilla", "token-mean", {"clip_ratio_high": 0.28, "clip_ratio_c": 1e6}, surrogates.token_clip(0.2, 0.28),
-         "token_mean"),  # DAPO
-        ("vanilla", "seq-mean-token-mean", {"clip_ratio_c": 1e6}, surrogates.token_clip(), "sequence_mean"),  # GRPO
-        ("vanilla", "seq-mean-token-sum-norm", {"clip_ratio_c": 1e6}, surrogates.token_clip(),
-         "constant_sum"),  # Dr. GRPO
-        ("geo_mean", "seq-mean-token-mean", {"clip_ratio_low": 0.4, "clip_ratio_high": 0.4},
-         surrogates.geometric_clip(), "sequence_mean"),  # GMPO
+        ("gspo", "seq-mean-token-mean", {}, "riskpo"),
+        ("gspo", "seq-mean-token-mean", {"clip_ratio_low": 3e-4, "clip_ratio_high": 4e-4}, "gspo"),
+        ("vanilla", "token-mean", {}, "riskpo_released"),
+        ("vanilla", "token-mean", {"clip_ratio_high": 0.28, "clip_ratio_c": 1e6}, "dapo"),
+        ("vanilla", "seq-mean-token-mean", {"clip_ratio_c": 1e6}, "grpo"),
+        ("vanilla", "seq-mean-token-mean", {"clip_ratio_c": 1e6}, "mvar_accuracy"),
+        ("vanilla", "seq-mean-token-sum-norm", {"clip_ratio_c": 1e6}, "dr_grpo"),
+        ("geo_mean", "seq-mean-token-mean", {"clip_ratio_low": 0.4, "clip_ratio_high": 0.4}, "gmpo"),
     ],
 )  # fmt: skip
-def test_the_same_loss_and_gradient(
-    mode: str, aggregation: str, theirs: dict[str, float], surrogate: Any, ours: str
-) -> None:
-    """Far enough off-policy for every clip to bind; responses of all lengths."""
+def test_the_same_loss_and_gradient(mode: str, aggregation: str, theirs: dict[str, float], name: str) -> None:
+    """Of the algorithm's preset; far enough off-policy for every clip to bind; responses of all lengths."""
+    preset = algorithms.build(name, {}, PAPER)
+    surrogate, ours = preset.surrogate, preset.aggregation
     generator = torch.Generator().manual_seed(1)
     rows = QUESTIONS * RESPONSES
     mask = (torch.arange(TOKENS) < torch.randint(1, TOKENS + 1, (rows, 1), generator=generator)).float()

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_verl_computes_the_librarys_advantages(name: str, compute: Any) -> None:
         table, data = drawn(seed=number)
         data = compute(data, adv_estimator=name, config=config, num_repeat=4, **keys)
         rewards, found = by_question(data)
-        assert torch.equal(rewards.sum(1), table.double().sum(1))
+        assert torch.equal(rewards.sum(1).sort().values, table.double().sum(1).sort().values)
         order, permutation = pairing(number)
         scores = bundles.scores(rewards[order], permutation)
         tracker.start(scores)
@@ -153,6 +154,25 @@ def test_every_estimator_gives_finite_advantages(name: str) -> None:
     _, data = drawn()
     found = compute_advantage(data, name, config=algorithm()).batch["advantages"]
     assert found.isfinite().all() and found.any()
+
+
+@pytest.mark.parametrize("ids", ["uuids", "numbers", "numbers and names"])
+def test_what_ids_verl_draws_does_not_matter(ids: str) -> None:
+    """verl gives a question another id in every run."""
+    found = []
+    for kind in ("names", ids):
+        ESTIMATORS["riskpo"].advantages = None
+        _, data = drawn()
+        uid = data.non_tensor_batch["uid"]
+        numbers = [int(name.split("-")[1]) for name in uid]
+        other = {
+            "names": list(uid), "uuids": [str(uuid.UUID(int=(number * 2**61 + 5) % 2**128)) for number in numbers],
+            "numbers": [100 - number for number in numbers],
+            "numbers and names": [number if number % 2 else f"{number}" for number in numbers],
+        }[kind]  # fmt: skip
+        data.non_tensor_batch["uid"] = np.array(other, dtype=object)
+        found.append(compute_advantage(data, "riskpo", config=algorithm()).batch["advantages"])
+    assert found[0].any() and torch.equal(*found)
 
 
 # Rows without a partner
@@ -372,6 +392,9 @@ def test_bad_settings_end_the_run_before_the_first_rollout(config: DictConfig) -
     cases = {
         "512 questions do not fill bundles of 5": {"data.train_batch_size": 512},
         "alpha = 0.9 is not below beta = 0.8": {"algorithm.riskpo.alpha": 0.9},
+        "credit = 'sharde' is unknown": {"algorithm.riskpo.credit": "sharde"},
+        "use_kl_in_reward = True takes a penalty off the rewards": {"algorithm.use_kl_in_reward": True},
+        "resume_mode = resume_path needs trainer.resume_from_path": {"trainer.resume_mode": "resume_path"},
         "adv_estimator = grpo has no quantiles to keep": {"algorithm.adv_estimator": "grpo"},
         # Four batches of 30 questions a step: 120 questions alone would do.
         "30 questions do not fill bundles of 4": {
@@ -385,6 +408,12 @@ def test_bad_settings_end_the_run_before_the_first_rollout(config: DictConfig) -
             OmegaConf.update(changed, key, value)
         with pytest.raises(ConfigError, match=message):
             build_checkpoint_callback(changed)
+
+
+@pytest.mark.parametrize("section", [None, "abc", [1]])
+def test_options_that_are_none_are_named(section: object) -> None:
+    with pytest.raises(ConfigError, match=r"algorithm.riskpo = .* holds no options: set them one by one"):
+        ESTIMATORS["riskpo"].start(OmegaConf.create({"riskpo": section}))
 
 
 def test_the_installed_verl_is_one_that_the_extra_allows() -> None:
