@@ -6,13 +6,12 @@ function of a `Study`; `report` puts them below the titles of the figures.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from copy import copy
 
 import pandas as pd
 
-from riskpo_study import ablations, algorithms, tables, tuning
+from riskpo_study import ablations, algorithms, scale_findings, tables, tuning
 from riskpo_study.analysis import FOLLOWED, OVERALL, heading, joined
 from riskpo_study.config import Config
 from riskpo_study.errors import DataError
@@ -394,26 +393,12 @@ def tolerance(study: Study) -> str:
     fastest = drifts.sort_values("drift").iloc[-1]
     text = f"The fastest change of accuracy in this profile, {study.name(fastest['algorithm'])}'s, is "
     text += f"{tables.cell(1000 * fastest['drift'])} ‰ a step, of which "
-    text += f"RiskPO's quantiles tolerate {fastest['rule']:.0f} steps by the rule. Simulated (by the rule): "
-    parts = []
-    for drift in tolerated["drift"].unique():
-        part = tolerated[tolerated["drift"] == drift]
-        least, most = part["steps"].min(), part["steps"].max()
-        ends = f"{least:.0f} to {most:.0f}" if most < math.inf else f"{least:.0f} or more"
-        parts.append(f"at {1000 * drift:g} ‰ a step {ends} ({part['rule'].iloc[0]:.0f})")
-    return f"{text}{'; '.join(parts)}."
+    text += f"RiskPO's quantiles tolerate {fastest['rule']:.0f} steps by the rule. "
+    return text + scale_findings.tolerated(tolerated)
 
 
 def learning_from_old(study: Study) -> str:
-    table = study.table("12_scale/learning")
-    oldest = table["age"].max()
-    wide = table.pivot(index=["rate", "algorithm"], columns="age", values="accuracy")
-    lost = 100 * (wide[0] - wide[oldest])
-    parts = [
-        ", ".join(f"{name} {tables.cell(value, digits=1)}" for (_, name), value in part.items())
-        for _, part in lost.groupby("rate")
-    ]
-    return f"Points of accuracy lost with responses {oldest} steps old, by rate: {'; '.join(parts)}."
+    return scale_findings.lost(study.table("12_scale/lost"))
 
 
 # Quantile curves

@@ -274,7 +274,8 @@ SECTIONS = (
         ),
         Figure(
             "learning", "Learning from old responses",
-            "A small policy, whose ratio is clipped; two rates.", findings.learning_from_old,
+            "Small policies whose responses are one token; two rates. Left: accuracy lost with the age of responses. "
+            "Right: what RiskPO loses more with tracked than with known quantiles.", findings.learning_from_old,
         ),
     ), {"drift": None, "tolerated": None, "shards": None, "learning": None}),
 )  # fmt: skip

@@ -5,13 +5,18 @@ Every function takes `note`, the line on the figure that says what it rests on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from riskpo_study import staleness
 from riskpo_study.algorithms import RiskSettings
-from riskpo_study.plot_parts import COLOURS, draw_level, finish, grid
+from riskpo_study.plot_parts import COLOURS, bar_lengths, draw_level, finish, grid
+from riskpo_study.scale_findings import TRACKING
 
 __all__ = ["learning", "paths", "shards", "tolerance"]
 
@@ -49,7 +54,7 @@ def tolerance(stale: pd.DataFrame, schedules: pd.DataFrame, settings: RiskSettin
     """The error that age adds, on one scale for all drifts; the length of the step; the error by how ages are mixed.
 
     Args:
-        stale: from `staleness.stale_errors`, of one schedule and several drifts.
+        stale: `staleness.intervals` of `stale_errors`, of one schedule and several drifts.
         schedules: the same of several schedules, one drift and one tracker.
     """
     figure, (left, middle, right) = grid(3, 3, height=2.5)
@@ -62,14 +67,16 @@ def tolerance(stale: pd.DataFrame, schedules: pd.DataFrame, settings: RiskSettin
     for (tracker, speed), part in stale.groupby(["tracker", "drift"], sort=False):
         colour, marker = _TRACKERS[str(tracker)]
         moved = part["age"] * part["drift"] * settings.bundle_size
-        look = {"color": colour, "marker": marker, "markersize": 2.5, "lw": 0.9, "linestyle": speeds[speed]}
-        left.plot(moved, part["error"] - part["error"].iloc[0], **look)
-        middle.plot(moved, part["length"] - part["length"].iloc[0], **look)
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": speeds[speed]}
+        for axis, column in ((left, "error"), (middle, "length")):
+            _line(axis, moved, part, column, part[column].iloc[0], **look)
     across = "age × drift × B, in scores"
     left.set(title="Error that age adds", xlabel=across, ylabel="scores", xlim=(0, limit), ylim=(-0.1, limit))
     middle.set(title="In the length of the step", xlabel=across, ylabel="share of the length", xlim=(0, limit))
-    for (schedule, part), style in zip(schedules.groupby("schedule", sort=False), ("o-", "s--", "^:"), strict=True):
-        right.plot(part["age"], part["error"], style, color=_BLUE, markersize=2.5, lw=0.9, label=schedule)
+    styles = (("o", "solid"), ("s", "dashed"), ("^", "dotted"))
+    for (schedule, part), (marker, dashes) in zip(schedules.groupby("schedule", sort=False), styles, strict=True):
+        look = {"color": _BLUE, "marker": marker, "linestyle": dashes}
+        _line(right, part["age"], part, "error", **look, label=str(schedule))
     right.set(title="By the mixture of ages", xlabel="largest age, in steps", ylabel="error, in scores")
     right.set_ylim(0, 1.35 * schedules["error"].max())
     right.legend(loc="upper left", fontsize=6)
@@ -85,13 +92,13 @@ def shards(split: pd.DataFrame, unlike: pd.DataFrame, note: str) -> Figure:
     """Errors of trackers by the number of parts of a batch; weights of the questions of two unlike shards.
 
     Args:
-        split: from `staleness.shard_errors`.
+        split: `staleness.intervals` of `shard_errors`.
         unlike: from `staleness.unlike_shards`.
     """
     figure, (left, right) = grid(2, 2, height=2.5)
     for tracker, part in split.groupby("tracker", sort=False):
         colour, marker = _TRACKERS[str(tracker)]
-        left.plot(part["shards"], part["error"], color=colour, marker=marker, markersize=3, lw=1, label=str(tracker))
+        _line(left, part["shards"], part, "error", color=colour, marker=marker, label=str(tracker))
     left.set_xscale("log", base=2)
     left.set_xticks(split["shards"].unique(), [f"{count}" for count in split["shards"].unique()])
     left.minorticks_off()
@@ -111,20 +118,36 @@ def shards(split: pd.DataFrame, unlike: pd.DataFrame, note: str) -> Figure:
     return finish(figure, [], note)
 
 
-def learning(found: pd.DataFrame, note: str) -> Figure:
-    """Mean accuracy over a run, by the age of what it learns from; a panel a rate: from `staleness.learning`."""
-    rates = found["rate"].unique()
-    figure, axes = grid(len(rates), 2, height=2.4, sharey=True)
+def learning(lost: pd.DataFrame, speeds: Mapping[float, float], note: str) -> Figure:
+    """Accuracy lost with the age of the responses, and what tracked quantiles add to it; a row a rate.
+
+    Args:
+        lost: from `staleness.lost`.
+        speeds: rate -> accuracy that RiskPO gains a step with fresh responses.
+    """
+    figure, axes = grid(2 * len(speeds), 2, height=1.9, sharex=True)
     colours = (COLOURS["riskpo"], COLOURS["riskpo_released"], COLOURS["dr_grpo"])
-    looks = dict(zip(staleness.ALGORITHMS, zip(colours, "os^", strict=True), strict=True))
-    for axis, rate in zip(axes, rates, strict=True):
-        part = found[found["rate"] == rate]
-        for name, (colour, marker) in looks.items():
-            line = part[part["algorithm"] == name]
-            axis.plot(line["age"], line["accuracy"], color=colour, marker=marker, markersize=3, label=name)
-        speed = 1000 * part["drift"].iloc[0]
-        title = f"RiskPO's accuracy rises by {speed:.1f} ‰ a step if fresh"
-        axis.set(title=title, xlabel="age of the responses, in steps", ylim=(0, 1))
-    axes[0].set_ylabel("mean accuracy over the run")
-    axes[0].legend(loc="lower left", fontsize=6.5)
-    return finish(figure, [], note)
+    looks = dict(zip(staleness.ALGORITHMS, zip(colours, ("-", "--", ":"), "os^", strict=True), strict=True))
+    for number, (rate, speed) in enumerate(speeds.items()):
+        left, right = axes[2 * number : 2 * number + 2]
+        of = dict(iter(lost[lost["rate"] == rate].groupby("algorithm")))
+        for shift, (name, (colour, dashes, marker)) in zip((-0.4, 0, 0.4), looks.items(), strict=True):
+            part = 100 * of[name].drop(columns="algorithm")
+            look: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": marker}
+            _line(left, of[name]["age"] + shift, part, "lost", **look, label=name)
+        added = of[TRACKING]
+        _line(right, added["age"], 100 * added.drop(columns="algorithm"), "lost", color="black", marker="o")
+        draw_level(right, 0)
+        left.set(title=f"Fresh, RiskPO gains {1000 * speed:.1f} ‰ a step", ylabel="points lost")
+        right.set(title="What tracked quantiles add", ylabel="points lost")
+    for axis in axes[-2:]:
+        axis.set_xlabel("age of the responses, in steps")
+    axes[0].legend(loc="upper left", fontsize=6.5)
+    return finish(figure, [], note, "the panels differ in scale")
+
+
+def _line(axis: Axes, x: pd.Series, part: pd.DataFrame, column: str, less: float = 0, **look: Any) -> None:
+    """A column of `staleness.intervals`, with bars, less a constant."""
+    value, low, high = (part[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high"))
+    bars = bar_lengths(value, low, high)
+    axis.errorbar(x, value - less, yerr=bars, markersize=2.5, lw=0.9, elinewidth=0.7, **look)

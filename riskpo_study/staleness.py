@@ -10,13 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from statistics import NormalDist
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from riskpo_study import advantages, bundles, explain, risk, seeds, surrogates, theory
+from riskpo_study import advantages, bundles, explain, risk, seeds, surrogates, tables, theory
 from riskpo_study.algorithms import RiskSettings
+from riskpo_study.scale_findings import TRACKING
 from riskpo_study.theory import as_double
 
 TRACKERS = ("Robbins–Monro, γ = 0.1 B", "histogram, decay 0.9", "batch")
@@ -83,7 +87,13 @@ def course(drift: float, low: float = 0.15, high: float = 0.75) -> Tensor:
 
 
 def follow(
-    accuracy: Tensor, settings: RiskSettings, scores: int, most: int, schedule: str, generator: torch.Generator
+    accuracy: Tensor,
+    settings: RiskSettings,
+    scores: int,
+    most: int,
+    schedule: str,
+    generator: torch.Generator,
+    names: Sequence[str] = TRACKERS,
 ) -> pd.DataFrame:
     """What trackers that learn from old scores hold when a step uses them.
 
@@ -92,11 +102,12 @@ def follow(
         scores: bundle scores in a batch.
         most: the largest age, in steps.
         schedule: of `SCHEDULES`.
+        names: of `TRACKERS`.
 
     Returns:
         A row a step, tracker and level: `value`, and `exact`, the quantile of the policy of that step.
     """
-    held = {name: theory.trackers(settings)[name] for name in TRACKERS}
+    held = {name: theory.trackers(settings)[name] for name in names}
     exact = exact_quantiles(accuracy, settings).tolist()
     size = torch.full((scores,), settings.bundle_size, dtype=torch.float64)
     rows = []
@@ -145,17 +156,57 @@ def step_lengths(accuracy: Tensor, quantiles: Tensor, settings: RiskSettings) ->
     return (explain.binomial(settings.bundle_size - 1, accuracy) * table.diff(dim=1)).sum(1)
 
 
+def intervals(found: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Means over repeats with Student's 95 % intervals.
+
+    Args:
+        found: a row a repeat, at least three for each `by`.
+
+    Returns:
+        A row for each `by`, in their order: each column, and beside it those with `_low` and `_high`.
+    """
+    groups = found.groupby(list(by), sort=False)[list(columns)]
+    mean, margin = groups.mean(), groups.sem() * (groups.count() - 1).map(student)
+    parts = {"": mean, "_low": mean - margin, "_high": mean + margin}
+    wide = pd.concat([part.add_suffix(end) for end, part in parts.items()], axis=1)
+    return wide[[f"{column}{end}" for column in columns for end in parts]].reset_index()
+
+
+def student(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t, to 1 % from 3 degrees of freedom on (Abramowitz and Stegun, 26.7.5)."""
+    z = NormalDist().inv_cdf(0.975)
+    terms = (
+        (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )  # fmt: skip
+    return z + sum(term / max(degrees, 1) ** power for power, term in enumerate(terms, 1))
+
+
+def cells(table: pd.DataFrame, column: str, digits: int = 2) -> list[str]:
+    """A column of `intervals` as readers see it."""
+    parts = (table[f"{column}{end}"] for end in ("", "_low", "_high"))
+    return [tables.cell(value, low, high, digits) for value, low, high in zip(*parts, strict=True)]
+
+
 def stale_errors(
-    drifts: Sequence[float], ages: Sequence[int], settings: RiskSettings, scores: int, schedule: str, seed: int
+    drifts: Sequence[float],
+    ages: Sequence[int],
+    settings: RiskSettings,
+    scores: int,
+    schedule: str,
+    seed: int,
+    repeats: int,
+    names: Sequence[str] = TRACKERS,
 ) -> pd.DataFrame:
-    """`errors` along the `course` of each drift with scores of each age: a row a `drift`, `age` and tracker."""
+    """`errors` along the `course` of each drift with scores of each age: a row a `drift`, `age`, tracker, `repeat`."""
     found = []
     for speed in drifts:
         accuracy = course(speed)
         for age in ages:
-            generator = seeds.generator(seed, "scale", schedule, round(1e9 * speed), age)
-            paths = follow(accuracy, settings, scores, age, schedule, generator)
-            found.append(errors(paths, accuracy, settings).assign(drift=speed, age=age, schedule=schedule))
+            for repeat in range(repeats):
+                generator = seeds.generator(seed, "scale", schedule, round(1e9 * speed), age, repeat)
+                paths = follow(accuracy, settings, scores, age, schedule, generator, names)
+                of: dict[str, Any] = {"drift": speed, "age": age, "schedule": schedule, "repeat": repeat}
+                found.append(errors(paths, accuracy, settings).assign(**of))
     return pd.concat(found, ignore_index=True)
 
 
@@ -167,18 +218,22 @@ def tolerated(found: pd.DataFrame, settings: RiskSettings) -> pd.DataFrame:
 
     Returns:
         A row a `tracker` and `drift`: `steps`, interpolated between ages, infinite where the largest age is tolerated,
-        and the `rule`.
+        its mean over repeats with the interval (see `intervals`), and the `rule`; `fresh` and `fresh_length`, the error
+        and the length's with fresh scores; `length`, the whole error of the length at the mean of `steps`.
     """
     rows = []
-    for (tracker, speed), part in found.groupby(["tracker", "drift"], sort=False):
+    for (tracker, speed, _), part in found.groupby(["tracker", "drift", "repeat"], sort=False):
         more = part["error"] - part["error"].iloc[0]
         steps = math.inf
         for (young, old), (before, after) in zip(pairwise(part["age"]), pairwise(more), strict=True):
             if after > QUARTER:
                 steps = young + (QUARTER - before) / (after - before) * (old - young)
                 break
-        rows.append((tracker, speed, steps))
-    table = pd.DataFrame(rows, columns=["tracker", "drift", "steps"])
+        length = np.interp(steps, part["age"], part["length"]) if steps < math.inf else math.nan
+        rows.append((tracker, speed, steps, part["error"].iloc[0], part["length"].iloc[0], length))
+    columns = ["steps", "fresh", "fresh_length", "length"]
+    each = pd.DataFrame(rows, columns=["tracker", "drift", *columns])
+    table = intervals(each, ["tracker", "drift"], columns)
     return table.assign(rule=rule(table["drift"], settings))
 
 
@@ -186,14 +241,15 @@ def tolerated(found: pd.DataFrame, settings: RiskSettings) -> pd.DataFrame:
 
 
 def shard_errors(
-    accuracy: Tensor, settings: RiskSettings, scores: int, shards: Sequence[int], seed: int
+    accuracy: Tensor, settings: RiskSettings, scores: int, shards: Sequence[int], seed: int, repeats: int
 ) -> pd.DataFrame:
-    """`errors` of trackers that see one of so many parts of every batch: a row a number of `shards` and tracker."""
+    """`errors` of trackers that see one of so many parts of a batch: a row a number of `shards`, tracker, `repeat`."""
     found = []
     for count in shards:
-        generator = seeds.generator(seed, "scale", "shards", count)
-        paths = follow(accuracy, settings, max(1, scores // count), 0, "all that old", generator)
-        found.append(errors(paths, accuracy, settings).assign(shards=count))
+        for repeat in range(repeats):
+            generator = seeds.generator(seed, "scale", "shards", count, repeat)
+            paths = follow(accuracy, settings, max(1, scores // count), 0, "all that old", generator)
+            found.append(errors(paths, accuracy, settings).assign(shards=count, repeat=repeat))
     return pd.concat(found, ignore_index=True)
 
 
@@ -225,6 +281,10 @@ ALGORITHMS = ("RiskPO", "RiskPO with known quantiles", "Dr. GRPO")
 """What `learn` compares."""
 
 
+QUESTIONS, RESPONSES = 40, 8
+"""Of a step of the small policy."""
+
+
 def learn(
     accuracy: Tensor,
     settings: RiskSettings,
@@ -232,50 +292,72 @@ def learn(
     age: int,
     steps: int,
     rate: float,
+    repeats: int,
     generator: torch.Generator,
-) -> list[float]:
-    """Mean accuracy before each step of a small policy that learns from responses of one age.
+) -> Tensor:
+    """(repeats, steps) mean accuracy before each step of small policies that learn from responses of one age.
 
-    It answers question i rightly with probability σ(bᵢ + xᵢ·u) and learns u, so that questions help each other: plain
-    gradient ascent on 40 questions × 8 responses a step, the ratio to the policy that drew them clipped at 1 ± 0.2.
+    One answers question i rightly with probability σ(bᵢ + xᵢ·u) and learns u, so that questions help each other: plain
+    gradient ascent on 40 questions × 8 responses a step. A response is one token: its ratio to the policy that drew it,
+    clipped at 1 ± 0.2, is not evened out by a length. All algorithms and ages draw the same numbers.
 
     Args:
         accuracy: (P,), of each question at the start, which decides bᵢ; xᵢ is drawn.
         algorithm: of `ALGORITHMS`; with known quantiles these are exact for the policy that is updated.
     """
-    questions, responses = 40, 8
+    bundles.check_bundle_size(QUESTIONS, settings.bundle_size)
     difficulty = torch.logit(accuracy.double().clamp(0.02, 0.98))
-    features = torch.randn(len(difficulty), 8, generator=generator, dtype=torch.float64) / 8**0.5
-    features[:, 0] = 8**-0.5  # what all questions have in common
-    skill = nn.Parameter(torch.zeros(8, dtype=torch.float64))
-    tracker = risk.QuantileTracker((settings.alpha, settings.beta), settings.bundle_size)
-    surrogate, mask = surrogates.sequence_clip(), torch.ones(questions * responses, 1, dtype=torch.float64)
+    features = torch.randn(repeats, len(difficulty), 8, generator=generator, dtype=torch.float64) / 8**0.5
+    features[:, :, 0] = 8**-0.5  # what all questions have in common
+    skill = nn.Parameter(torch.zeros(repeats, 8, 1, dtype=torch.float64))
+    levels = (settings.alpha, settings.beta)
+    trackers = [risk.QuantileTracker(levels, settings.bundle_size) for _ in range(repeats)]
+    surrogate, mask = surrogates.sequence_clip(), torch.ones(repeats * QUESTIONS * RESPONSES, 1, dtype=torch.float64)
+    each = torch.arange(repeats).unsqueeze(1)
     past, means = [], []
     for step in range(steps):
         past.append(skill.detach().clone())
-        means.append(torch.sigmoid(difficulty + features @ past[-1]).mean().item())
-        asked = torch.randint(len(difficulty), (questions,), generator=generator)
-        at_draw = (difficulty + features @ past[max(0, step - age)])[asked].unsqueeze(1)
-        uniform = torch.rand(questions, responses, generator=generator, dtype=torch.float64)
+        means.append(torch.sigmoid(difficulty + (features @ past[-1]).squeeze(2)).mean(1))
+        asked = torch.randint(len(difficulty), (repeats, QUESTIONS), generator=generator)
+        uniform = torch.rand(repeats, QUESTIONS, RESPONSES, generator=generator, dtype=torch.float64)
+        pairing = bundles.permutations(repeats * QUESTIONS, RESPONSES, settings.bundle_size, generator)
+        hard, known = difficulty[asked].unsqueeze(2), features[each, asked]  # (repeats, 40, 1 and 8)
+        at_draw = hard + known @ past[max(0, step - age)]
         rewards = (uniform < torch.sigmoid(at_draw)).double()
+        flat = rewards.flatten(0, 1)
         if algorithm == "Dr. GRPO":
-            advantage = advantages.dr_grpo(rewards)
+            advantage = advantages.dr_grpo(flat)
         else:
-            pairing = bundles.permutations(questions, responses, settings.bundle_size, generator)
-            scores = bundles.scores(rewards, pairing)
-            tracker.start(scores)
-            known = exact_quantiles(as_double(means[-1:]), settings)[0].tolist()
-            assert tracker.values is not None
-            low, high = tracker.values if algorithm == "RiskPO" else known
-            advantage = advantages.riskpo(rewards, pairing, low, high, settings.omega)
-            tracker.update(scores)
-        logits = (difficulty + features @ skill)[asked].unsqueeze(1)
+            quantiles = exact_quantiles(means[-1], settings)
+            if algorithm == "RiskPO":
+                quantiles = _tracked(trackers, bundles.scores(flat, pairing))
+            advantage = riskpo(flat, pairing, quantiles, settings)
+        logits = hard + known @ skill
         log_probs, old = (nn.functional.logsigmoid((2 * rewards - 1) * of).view(-1, 1) for of in (logits, at_draw))
-        objective = surrogate(log_probs, old, advantage.flatten(), mask).value.mean()
+        objective = surrogate(log_probs, old, advantage.flatten(), mask).value.sum() / (QUESTIONS * RESPONSES)
         (gradient,) = torch.autograd.grad(objective, skill)
         with torch.no_grad():
             skill.add_(gradient, alpha=rate)
-    return means
+    return torch.stack(means, 1)
+
+
+def _tracked(trackers: Sequence[risk.QuantileTracker], scores: Tensor) -> Tensor:
+    """(repeats, 2) what each repeat's tracker holds before it sees its part of the scores (repeats · N, G)."""
+    found = []
+    for tracker, part in zip(trackers, scores.chunk(len(trackers)), strict=True):
+        tracker.start(part)
+        assert tracker.values is not None
+        found.append(tracker.values)
+        tracker.update(part)
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def riskpo(rewards: Tensor, pairing: Tensor, quantiles: Tensor, settings: RiskSettings) -> Tensor:
+    """`advantages.riskpo` of many repeats at once: rewards (repeats · Q, G), quantiles (repeats, 2)."""
+    scores = bundles.scores(rewards, pairing)
+    low, high = quantiles.repeat_interleave(len(scores) // len(quantiles), 0).unsqueeze(2).unbind(1)
+    advantage = advantages.rloo(risk.mvar_advantage(scores, low, high, settings.omega))
+    return bundles.scatter(advantage.unsqueeze(1), pairing)
 
 
 def learning(
@@ -290,17 +372,41 @@ def learning(
     """`learn` for each algorithm, rate and age.
 
     Returns:
-        A row each: `accuracy`, its mean over all steps and repeats; `drift`, its mean change in a step at age 0, which
-        must be among the ages.
+        A row each and a `repeat`: `accuracy`, its mean over all steps; `drift`, its mean change in a step at age 0,
+        which must be among the ages.
     """
-    rows = []
+    found = []
     for algorithm in ALGORITHMS:
         for rate in rates:
             runs = {}
             for age in ages:
-                generators = (seeds.generator(seed, "scale", "learn", repeat) for repeat in range(repeats))
-                found = [learn(accuracy, settings, algorithm, age, steps, rate, one) for one in generators]
-                runs[age] = torch.tensor(found).mean(0)
-            speed = ((runs[0][-1] - runs[0][0]) / steps).item()
-            rows += [(algorithm, rate, age, run.mean().item(), speed) for age, run in runs.items()]
-    return pd.DataFrame(rows, columns=["algorithm", "rate", "age", "accuracy", "drift"])
+                generator = seeds.generator(seed, "scale", "learn")
+                runs[age] = learn(accuracy, settings, algorithm, age, steps, rate, repeats, generator)
+            speed = (runs[0][:, -1] - runs[0][:, 0]) / steps
+            of = {"algorithm": algorithm, "rate": rate, "repeat": range(repeats), "drift": speed.numpy()}
+            found += [pd.DataFrame(of | {"age": age, "accuracy": run.mean(1).numpy()}) for age, run in runs.items()]
+    return pd.concat(found, ignore_index=True)
+
+
+def speeds(learned: pd.DataFrame) -> dict[Any, float]:
+    """Rate -> the accuracy that RiskPO gains a step with fresh responses, of `learning`."""
+    fresh = learned[(learned["algorithm"] == ALGORITHMS[0]) & (learned["age"] == 0)]
+    return fresh.groupby("rate")["drift"].mean().to_dict()
+
+
+def lost(learned: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy that is lost with the age of the responses, paired by repeat, of each algorithm; and `TRACKING`.
+
+    Args:
+        learned: from `learning`.
+
+    Returns:
+        A row an `algorithm` (or `TRACKING`), rate and age above 0: `lost`, with its interval (see `intervals`).
+    """
+    wide = learned.pivot(index=["algorithm", "rate", "repeat"], columns="age", values="accuracy")
+    less = -wide.sub(wide[0], axis=0).drop(columns=0)
+    long = less.melt(ignore_index=False, value_name="lost").reset_index()
+    each = long.pivot(index=["rate", "age", "repeat"], columns="algorithm", values="lost")[list(ALGORITHMS)]
+    each[TRACKING] = each[ALGORITHMS[0]] - each[ALGORITHMS[1]]
+    tidy = each.melt(ignore_index=False, var_name="algorithm", value_name="lost").reset_index()
+    return intervals(tidy, ["algorithm", "rate", "age"], ["lost"])
