@@ -151,6 +151,18 @@ def test_batches_divide_among_the_gpus_as_the_script_says() -> None:
     assert 640 % 160 == 160 * Run().responses % (8 * 4) == 160 % 5 == 0
 
 
+def test_larger_batches_of_the_page_are_those_that_the_script_asks_for() -> None:
+    """The smallest multiples of the bundle size that divide, four updates each."""
+    run = Run()
+    text = " ".join(PAGE.split())
+    asked = {}
+    for gpus in GPU_COUNTS:
+        fits = next(n for n in range(120, 10_000, 5) if n * run.responses % gpus == 0)
+        asked[gpus] = fits * run.updates
+    assert list(asked.values()) == [480, 480, 640, 640, 1280, 2560]
+    assert "640 questions on 32 or 64 GPUs, 1 280 on 128 and 2 560 on 256" in text
+
+
 def test_what_the_page_says_of_the_table() -> None:
     floors = {size: replace(on(size, 256), run=Run(questions=1, responses=1)).generate() for size in SIZES}
     said = "take 14 s (1.5B), 31 s (7B) or 40 s (32B)"
