@@ -178,7 +178,7 @@ def student(degrees: int) -> float:
     terms = (
         (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )  # fmt: skip
-    return z + sum(term / max(degrees, 1) ** power for power, term in enumerate(terms, 1))
+    return float(z + sum(term / max(degrees, 1) ** power for power, term in enumerate(terms, 1)))
 
 
 def cells(table: pd.DataFrame, column: str, digits: int = 2) -> list[str]:
