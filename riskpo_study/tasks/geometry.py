@@ -1,9 +1,9 @@
 """Geometry: read quantities off a small figure and combine them; a number decides.
 
-One question shows four bars and says ``Find A + C.``; a right response is ``12 + 7 = 19``, or ``19``. The figures:
+One question shows four bars and says ``Find A + C.``; a right response is ``6 + 7 = 13``, or ``13``. The figures:
 
-- ``bars``: a chart of four bars, without a scale: a unit is two pixels. Asked is the sum of some.
-- ``angles``: a triangle, or rays that divide a full turn, with all angles but one labelled. Asked is that one, x.
+- ``bars``: a chart of four bars, without a scale: a unit is six pixels. Asked is the sum of some.
+- ``angles``: rays that divide half a turn or a full one, or a triangle, with all angles but x labelled. Asked is x.
 - ``lengths``: a segment in two parts, or a polygon, with its lengths labelled. Asked is the whole or the perimeter.
 - ``counting``: four kinds of marks on a grid. Asked is how many there are of some kinds together.
 
@@ -53,7 +53,7 @@ UNIT = 6  # pixels
 COLOURS = ("red", "lime", "blue", "black")
 MOST_MARKS = 5  # of a kind
 SHORTEST, LONGEST_SIDE = 1, 9
-SMALLEST_ANGLE, LARGEST_ANGLE = 20, 99  # that is labelled, in degrees
+SMALLEST_ANGLE, LARGEST_ANGLE = 20, 90  # that is labelled, in degrees: multiples of ten
 
 WAYS, WEIGHTS = ("at once", "in one", "step by step"), (1, 2, 3)  # how demonstrations answer, and how often
 
@@ -138,7 +138,7 @@ def _draw(figure: str, size: int, rng: random.Random) -> _Problem | None:
         case "counting":
             return _Problem(figure, _integers(4, 1, MOST_MARKS, rng), tuple(sorted(rng.sample(range(4), size))))
         case "angles":
-            numbers = tuple(10 * n for n in _integers(size, 2, 9, rng))
+            numbers = tuple(10 * n for n in _integers(size, SMALLEST_ANGLE // 10, LARGEST_ANGLE // 10, rng))
             possible = sum(numbers) <= _turn(size) - SMALLEST_ANGLE
         case _:
             numbers = _integers(size, SHORTEST, LONGEST_SIDE, rng)
