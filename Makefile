@@ -27,7 +27,7 @@ side_by_side:
 	dvc stage list --name-only | sed -n '/^tune@/p; /^evaluate_base@/p; /^quickstart@/p' | $(SIDE_BY_SIDE)
 	dvc stage list --name-only | sed -n 's/^train\(_further\)\?@\(.*\)/& evaluate\1@\2/p' | $(SIDE_BY_SIDE)
 	dvc repro --single-item $(REPRO) records
-	dvc stage list --name-only | grep -E '^(theory|scale|passk|entropy|quantile_logprob|risk_profiles|ablation|tasks|paper_tables|claims)@' | $(SIDE_BY_SIDE)
+	dvc stage list --name-only | grep -E '^(white_images|theory|scale|passk|entropy|quantile_logprob|risk_profiles|ablation|tasks|paper_tables|claims)@' | $(SIDE_BY_SIDE)
 
 smoke: ## The whole pipeline with everything tiny, in a few minutes
 	$(MAKE) repro PROFILE=smoke

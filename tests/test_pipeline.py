@@ -201,7 +201,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("profile", ["smoke", "quick", "study", "study_programs"])
+@pytest.mark.parametrize("profile", ["smoke", "quick", "study", "study_programs", "study_geometry"])
 def test_dvc_reads_the_stages_of_each_profile(project: Path, profile: str) -> None:
     composed = profiles.compose(profile, project / "params.yaml")
     listed = subprocess.run(
@@ -216,6 +216,7 @@ def test_dvc_reads_the_stages_of_each_profile(project: Path, profile: str) -> No
         ],
         "${runs.ablations}": [f"-{family}" for family in runs.ablations],
         "${runs.tasks}": [f"-{task}" for task in runs.tasks],
+        "${evaluation.white_images}": [f"-{model}" for model in composed.evaluation.white_images],
         "": [""],
     }
     expected = {
