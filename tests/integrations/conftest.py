@@ -23,7 +23,7 @@ def trained_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     small = replace(shipped.task, numbers=(2, 3), largest_number=9, largest_target=20, questions=10)
     task = tasks.build(replace(shipped, task=small))
     shape = replace(
-        shipped.base_model, layers=2, width=32, heads=4, kv_heads=2, mlp_width=64, numbers=(2, 3), steps=150,
+        shipped.base_model, layers=2, width=32, heads=4, kv_heads=2, mlp_width=64, difficulties=(2, 3), steps=150,
         batch_size=80, learning_rate=1e-2, warmup_steps=5,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("base") / "model"
