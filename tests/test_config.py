@@ -181,7 +181,11 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ),
         ("risk.omega", 10**400, "risk.omega has 401 digits: give a smaller number."),
         ("runs.further_seeds", 3, "runs.further_seeds = 3 must be a list of at least one value."),
-        ("task.name", "chess", "task.name = 'chess' is not implemented; known tasks: countdown, programs, math, code."),
+        (
+            "task.name",
+            "chess",
+            "task.name = 'chess' is not implemented; known tasks: countdown, programs, math, code, geometry.",
+        ),
         ("task.numbers", [3, 6], "task.numbers[1] = 6 must be between 2 and 5."),
         ("base_model.difficulties", [1, 3], "base_model.difficulties[0] = 1 must be between 2 and 5."),
         ("programs.operations", [3, 7], "programs.operations[1] = 7 must be between 1 and 6."),
@@ -249,7 +253,7 @@ def test_unknown_algorithm_or_option_lists_the_known(shipped: dict[str, Any], pa
         ("math.training", ["gsm9k"], "math.training: dataset 'gsm9k' is unknown; choose one of dapo_math_17k, "),
         ("math.evaluation", ["gsm9k"], "math.evaluation: dataset 'gsm9k' is unknown; choose one of "),
         ("math.training", ["math_test"], "math.training and math.evaluation both list math_test"),
-        ("math.instruction", "polite", "math.instruction = 'polite' is unknown; choose one of boxed, dapo."),
+        ("math.instruction", "polite", "math.instruction = 'polite' is unknown; choose one of boxed, dapo, think."),
     ],
 )
 def test_contradictions_of_a_profile_on_mathematics_are_named(
@@ -350,7 +354,10 @@ def test_compose_writes_the_bytes_of_dvc(project: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "Unknown profile 'nope'; known: paper_code, paper_easy, paper_hard, quick, smoke, study, "),
+        (
+            ["nope"],
+            "Unknown profile 'nope'; known: paper_code, paper_easy, paper_geometry, ",
+        ),
         (["quick", "train.stepz=3"], "Cannot compose profile 'quick': "),
         (["quick", "train.steps=0"], "Profile 'quick': train.steps = 0 must be at least 1."),
     ],

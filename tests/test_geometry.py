@@ -273,7 +273,8 @@ def test_a_run_from_the_base_model_is_trained_and_evaluated(trained, tmp_path):
 
 
 def test_the_ablation_sets_white_images_beside_the_others(trained, tmp_path, monkeypatch):
-    (tmp_path / "dvc.yaml").touch()
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained[1], STUDY.results / "base_model")
     study = replace(STUDY, evaluation=replace(STUDY.evaluation, samples=8, ks=(1, 8)))
