@@ -284,4 +284,4 @@ def test_the_ablation_sets_white_images_beside_the_others(trained, tmp_path, mon
     found = white_images.ask(study)
     assert list(found["images"].unique()) == ["as they are", "white"]
     written = pd.read_csv(study.results / "tables" / "01_base_model" / "white_images.csv")
-    pd.testing.assert_frame_equal(written, found, rtol=1e-5)
+    pd.testing.assert_frame_equal(written, found, rtol=1e-5, check_dtype=False)
