@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from riskpo_study import base_model, config, experiment, profiles, rehearsal, runs, seeds, tasks
+from riskpo_study import base_model, config, experiment, profiles, runs, seeds, stand_ins, tasks
 from riskpo_study.datasets.stand_ins import solution
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.tasks.code import Code
@@ -20,8 +20,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stand-ins for datasets and model, which is taught in fewer steps than a rehearsal needs."""
     folder = tmp_path_factory.mktemp("stand_ins")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rehearsal, "STEPS", 40)
-        rehearsal.write_code(folder)
+        patch.setattr(stand_ins, "STEPS", 40)
+        stand_ins.write_code(folder)
     return folder
 
 

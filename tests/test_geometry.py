@@ -30,7 +30,7 @@ TASK = Geometry(replace(SHIPPED.task, questions=20), replace(SHIPPED.geometry, q
 def problems(n: int = 400, seed: int = 0) -> list[geometry._Problem]:
     rng = random.Random(seed)
     drawn = (geometry._draw(rng.choice(FIGURES), rng.choice((2, 3, 4)), rng) for _ in range(2 * n))
-    return [problem for problem in drawn if problem and geometry._legible(problem)][:n]
+    return [problem for problem in drawn if problem][:n]
 
 
 def drawn(problem: geometry._Problem) -> np.ndarray:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from transformers import AutoModelForCausalLM
 
-from riskpo_study import base_model, config, datasets, experiment, records, rehearsal, runs, seeds, tasks
+from riskpo_study import base_model, config, datasets, experiment, records, runs, seeds, stand_ins, tasks
 from riskpo_study.errors import ConfigError, DataError, RunError
 from riskpo_study.policy import Policy
 
@@ -20,7 +20,7 @@ from riskpo_study.policy import Policy
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stand-ins for datasets and model."""
     folder = tmp_path_factory.mktemp("stand_ins")
-    rehearsal.write(folder)
+    stand_ins.write(folder)
     return folder
 
 
@@ -94,7 +94,7 @@ def test_questions_that_training_repeats_are_counted(study: config.Config, place
 
 def test_a_run_trains_a_chat_model_and_names_its_data(study: config.Config, place: Path, tmp_path: Path) -> None:
     base_model.obtain(tasks.build(study), study.base_model, tmp_path / "base")
-    assert Policy.load(tmp_path / "base").tokenizer.chat_template == rehearsal.CHAT
+    assert Policy.load(tmp_path / "base").tokenizer.chat_template == stand_ins.CHAT
     run = experiment.train(study, "riskpo", 0, tmp_path / "base", tmp_path / "run")
     metrics = runs.read_records(run, "metrics")
     assert len(metrics) == 2 and metrics["accuracy/gsm8k_train"].notna().all()

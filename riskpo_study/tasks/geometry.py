@@ -29,8 +29,8 @@ import pandas as pd
 import torch
 from PIL import Image, ImageDraw
 
-from riskpo_study.errors import ConfigError
 from riskpo_study.seeds import derive
+from riskpo_study.tasks import drawn
 from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _turn(angles: int) -> int:
 
 
 def _draw(figure: str, size: int, rng: random.Random) -> _Problem | None:
-    """A random problem in which so many quantities are asked for; None where the drawn ones make no figure."""
+    """A random problem in which so many quantities are asked for; None where they make no figure that can be read."""
     match figure:
         case "bars":
             return _Problem(figure, _integers(4, 1, TALLEST, rng), tuple(sorted(rng.sample(range(4), size))))
@@ -143,7 +143,8 @@ def _draw(figure: str, size: int, rng: random.Random) -> _Problem | None:
         case _:
             numbers = _integers(size, SHORTEST, LONGEST_SIDE, rng)
             possible = size <= 2 or 2 * max(numbers) < sum(numbers)
-    return _Problem(figure, numbers, tuple(range(size))) if possible else None
+    problem = _Problem(figure, numbers, tuple(range(size)))
+    return problem if possible and _legible(problem) else None
 
 
 def _legible(problem: _Problem) -> bool:
@@ -323,7 +324,7 @@ class Geometry:
     """The task of the sections ``task`` and ``geometry``: a difficulty is how many quantities a question combines."""
 
     name = "geometry"
-    modules: tuple[str, ...] = ("tasks/geometry",)
+    modules: tuple[str, ...] = ("tasks/geometry", "tasks/drawn")
 
     def __init__(self, task: TaskConfig, config: GeometryConfig) -> None:
         self.config, self.each = config, task.questions
@@ -344,7 +345,8 @@ class Geometry:
 
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different training questions in random order, equally many of each difficulty."""
-        return [_question(problem) for problem in self._mixture(n, self.config.quantities, _rng(generator), set())]
+        mixture = self._mixture(n, self.config.quantities, drawn.seeded(generator), set())
+        return [_question(problem) for problem in mixture]
 
     def prompt(self, question: Question) -> Prompt:
         """A message of the user: the figure, then what to find."""
@@ -360,14 +362,14 @@ class Geometry:
         found: list[Question] = []
         for size in sorted(self.config.quantities):
             rng = random.Random(derive(0, "geometry", split, size))
-            found += [_question(problem) for problem in self._take(self.each, size, split, rng, set())]
+            found += [_question(problem) for problem in self._first(self.each, size, split, rng, set())]
         return found
 
     def demonstrations(
         self, n: int, generator: torch.Generator, difficulties: Collection[int] | None = None
     ) -> list[tuple[Prompt, str]]:
         """``n`` random training problems, equally many of each difficulty, each solved in one of three ways."""
-        rng = _rng(generator)
+        rng = drawn.seeded(generator)
         mixture = self._mixture(n, difficulties or self.config.quantities, rng, None)
         return [(_prompt(problem), _solution(problem, rng)) for problem in mixture]
 
@@ -397,37 +399,14 @@ class Geometry:
     def _mixture(
         self, n: int, difficulties: Collection[int], rng: random.Random, taken: set[str] | None
     ) -> list[_Problem]:
-        """``n`` of the training split in random order; chance decides which difficulties get the remainder."""
-        shuffled = rng.sample(list(difficulties), len(difficulties))
-        mixture: list[_Problem] = []
-        for i, size in enumerate(shuffled):
-            mixture += self._take(len(range(i, n, len(shuffled))), size, "training", rng, taken)
-        return rng.sample(mixture, n)
+        return drawn.mixture(n, difficulties, rng, lambda count, size: self._first(count, size, "training", rng, taken))
 
-    def _take(self, n: int, size: int, split: str, rng: random.Random, taken: set[str] | None) -> list[_Problem]:
-        """The first ``n`` random problems of the split: none that is taken, which then all are; with None, any."""
-        found: list[_Problem] = []
-        fruitless = 0
-        while len(found) < n:
-            fruitless += 1
-            problem = _draw(rng.choice(self.config.figures), size, rng)
-            if problem is None or problem.split != split or (taken is not None and problem.name in taken):
-                pass
-            elif _legible(problem):
-                found.append(problem)
-                fruitless = 0
-                if taken is not None:
-                    taken.add(problem.name)
-            if fruitless == PATIENCE:
-                raise ConfigError(
-                    f"There are only about {len(found)} {split} problems of {' and '.join(self.config.figures)} with "
-                    f"{size} quantities, of {n} wanted: ask for fewer, or name more figures in geometry.figures."
-                )
-        return found
-
-
-def _rng(generator: torch.Generator) -> random.Random:
-    return random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+    def _first(self, n: int, size: int, split: str, rng: random.Random, taken: set[str] | None) -> list[_Problem]:
+        figures = self.config.figures
+        return drawn.first(
+            n, split, lambda: _draw(rng.choice(figures), size, rng), taken, patience=PATIENCE,
+            kind=f"of {' and '.join(figures)} with {size} quantities", remedy="name more figures in geometry.figures",
+        )  # fmt: skip
 
 
 def _prompt(problem: _Problem) -> Prompt:

@@ -6,8 +6,9 @@ of one solution, in a fixed order and without its numbers and names: without the
 minutes, finds next to none. A response may use others.
 
 A *problem* is a behaviour: what a function returns for the hidden inputs ``PROBES``. Two programs that agree on these
-are the same problem; a hash of the behaviour alone puts it into the training split (60 %), the development split or
-the held-out split (20 % each, as there are few simple behaviours): they are disjoint whatever the seeds and settings.
+are the same problem; a hash of the behaviour alone puts it into the training split (30 %), the development split or the
+held-out split (20 % each): they are disjoint whatever the seeds and settings. The rest is only ever demonstrated: as
+there are few simple behaviours, a base model would otherwise know by heart what it is then to train on.
 Responses run in the sandbox and may use all of Python.
 """
 
@@ -17,14 +18,15 @@ import ast
 import functools
 import random
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from textwrap import indent
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pandas as pd
 import torch
 
-from riskpo_study.errors import ConfigError
 from riskpo_study.seeds import derive
+from riskpo_study.tasks import drawn
 from riskpo_study.tasks.protocol import SANDBOX, Difficulty, Prompt, Question, Split, Verdict
 from riskpo_study.tasks.vocabulary import word_level
 from riskpo_study.verify.sandbox import Case, Limits, Program, Sandbox
@@ -41,6 +43,7 @@ LARGEST = 99  # in magnitude, of a token and of every number a problem returns
 LONGEST_LIST = 5  # that a problem takes or returns
 LONGEST = 256  # characters of a response that are read
 LONGEST_BODY = 19  # tokens of a program that is drawn, so that prompt, response and its end have at most 64
+PARTS: tuple[Part, ...] = ("held_out",) * 2 + ("development",) * 2 + ("training",) * 3 + ("demonstrated",) * 3
 DISTINCT = 5  # outputs that the fixed inputs of a problem have at least
 EASIER = 1000  # programs drawn to tell what takes fewer operations
 PATIENCE = 20_000  # programs drawn in a row without a new problem before there are held to be no more
@@ -49,6 +52,7 @@ LIMITS = Limits(cpu_seconds=1, wall_seconds=5.0, memory_bytes=256 << 20, output_
 NAMES = {"__builtins__": {}, "sum": sum, "max": max, "min": min, "len": len, "abs": abs, "sorted": sorted}
 CONSTANTS, DIVISORS = (1, 2, 3, 4, 5), (2, 3)
 Value = int | list[int]
+Part = Split | Literal["training", "demonstrated"]
 Kind = Literal["int", "list", "element", "changed", "kept", "constant"]
 
 # How tightly an expression holds together, as in Python's grammar.
@@ -167,16 +171,21 @@ def outputs(body: str, inputs: Sequence[Sequence[int]]) -> tuple[Value, ...] | N
     return tuple(found)
 
 
-class _Problem(NamedTuple):
+@dataclass(frozen=True)
+class _Problem:
     """A behaviour; ``body`` is one program that shows it."""
 
     operations: int
     body: str
     outputs: tuple[Value, ...]  # for PROBES
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         return f"{derive(0, 'programs', str(self.outputs)):016x}"
+
+    @functools.cached_property
+    def split(self) -> Part:
+        return PARTS[derive(0, "programs", "split", self.name) % len(PARTS)]
 
     def prompt(self) -> str:
         """The outputs for SHOWN, of which type they are, and the building blocks of the body."""
@@ -193,20 +202,14 @@ def _spelled(value: Value) -> str:
 
 
 @functools.lru_cache(1 << 14)
-def _problem(body: str, operations: int) -> tuple[_Problem, Split | Literal["training"]] | None:
-    """The problem that a program solves, with its split; None where that would be no good problem."""
+def _problem(body: str, operations: int) -> _Problem | None:
+    """The problem that a program solves; None where that would be no good problem."""
     behaviour = outputs(body, PROBES) if len(body.split()) <= LONGEST_BODY else None
     if behaviour is None or list(behaviour) == PROBES or len(set(map(str, behaviour))) < DISTINCT:
         return None
     if str(behaviour) in _easier(operations) or outputs(body, SHOWN) is None:
         return None
-    problem = _Problem(operations, body, behaviour)
-    match derive(0, "programs", "split", problem.name) % 5:
-        case 0:
-            return problem, "held_out"
-        case 1:
-            return problem, "development"
-    return problem, "training"
+    return _Problem(operations, body, behaviour)
 
 
 @functools.cache
@@ -223,7 +226,7 @@ class Programs:
     """The task of the sections ``task`` and ``programs``: a difficulty is how many operations a program has."""
 
     name = "programs"
-    modules: tuple[str, ...] = ("tasks/programs", "tasks/vocabulary", *SANDBOX)
+    modules: tuple[str, ...] = ("tasks/programs", "tasks/drawn", "tasks/vocabulary", *SANDBOX)
 
     def __init__(self, task: TaskConfig, config: ProgramsConfig) -> None:
         self.config, self.each = config, task.questions
@@ -244,7 +247,8 @@ class Programs:
 
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different training questions in random order, equally many of each difficulty."""
-        return [_question(problem) for problem in self._mixture(n, self.config.operations, generator, set())]
+        mixture = _mixture(n, self.config.operations, "training", drawn.seeded(generator), set())
+        return [_question(problem) for problem in mixture]
 
     def prompt(self, question: Question) -> Prompt:
         """Inputs and outputs, the type of what the function returns, building blocks: ``… -> int with max * :``."""
@@ -285,53 +289,20 @@ class Programs:
         return [
             _question(problem)
             for operations in sorted(self.config.operations)
-            for problem in self._take(self.each, operations, split, rng, taken)
+            for problem in _first(self.each, operations, split, rng, taken)
         ]
 
     def demonstrations(
         self, n: int, generator: torch.Generator, difficulties: Collection[int] | None = None
     ) -> list[tuple[str, str]]:
-        """``n`` random training problems, equally many of each number of operations, with a random solution each."""
-        mixture = self._mixture(n, difficulties or self.config.operations, generator, None)
+        """``n`` random demonstrated problems, equally many of each number of operations, each with a solution."""
+        mixture = _mixture(n, difficulties or self.config.operations, "demonstrated", drawn.seeded(generator), None)
         return [(problem.prompt(), problem.body) for problem in mixture]
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """Word-level: each integer of a problem, name, sign and index such as ``[::-1]`` is one token."""
         split = r"\[(?:0|-1|1:|:-1|::-1)\]|->|//|==|-?[0-9]+|[A-Za-z]+|\S"
         return word_level([*WORDS, *map(str, range(-LARGEST, LARGEST + 1))], split)
-
-    def _mixture(
-        self, n: int, difficulties: Collection[int], generator: torch.Generator, taken: set[str] | None
-    ) -> list[_Problem]:
-        """``n`` of the training split in random order; chance decides which difficulties get the remainder."""
-        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
-        shuffled = rng.sample(list(difficulties), len(difficulties))
-        mixture: list[_Problem] = []
-        for i, operations in enumerate(shuffled):
-            mixture += self._take(len(range(i, n, len(shuffled))), operations, "training", rng, taken)
-        return rng.sample(mixture, n)
-
-    def _take(self, n: int, operations: int, split: str, rng: random.Random, taken: set[str] | None) -> list[_Problem]:
-        """The problems of the first ``n`` random programs of the split: none that is taken, which then all are.
-
-        With None, problems as often as their programs are drawn.
-        """
-        found: list[_Problem] = []
-        fruitless = 0
-        while len(found) < n:
-            fruitless += 1
-            match _problem(draw(operations, rng), operations):
-                case problem, own if own == split and (taken is None or problem.name not in taken):
-                    found.append(problem)
-                    fruitless = 0
-                    if taken is not None:
-                        taken.add(problem.name)
-            if fruitless == PATIENCE:
-                raise ConfigError(
-                    f"There are only about {len(found)} {split} problems with {operations} operations, of {n} wanted: "
-                    "ask for fewer, or for more operations."
-                )
-        return found
 
 
 def source_of(response: str) -> str | None:
@@ -345,6 +316,19 @@ def source_of(response: str) -> str | None:
         return ast.unparse(ast.parse(f"def f(x):\n{indent(response, '    ')}"))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def _mixture(
+    n: int, difficulties: Collection[int], split: str, rng: random.Random, taken: set[str] | None
+) -> list[_Problem]:
+    return drawn.mixture(n, difficulties, rng, lambda count, operations: _first(count, operations, split, rng, taken))
+
+
+def _first(n: int, operations: int, split: str, rng: random.Random, taken: set[str] | None) -> list[_Problem]:
+    return drawn.first(
+        n, split, lambda: _problem(draw(operations, rng), operations), taken, patience=PATIENCE,
+        kind=f"with {operations} operations", remedy="for more operations",
+    )  # fmt: skip
 
 
 def _question(problem: _Problem) -> Question:

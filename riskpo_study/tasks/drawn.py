@@ -1,0 +1,70 @@
+"""Problems that a task draws itself: as many of a split as are asked for, and mixtures of difficulties."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection
+from typing import Protocol, TypeVar
+
+import torch
+
+from riskpo_study.errors import ConfigError
+
+__all__ = ["Problem", "first", "mixture", "seeded"]
+
+
+class Problem(Protocol):
+    """What can be asked: ``name`` is its identity, which alone decides its ``split``."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+
+P = TypeVar("P", bound=Problem)
+
+
+def seeded(generator: torch.Generator) -> random.Random:
+    """Python's generator, which draws from short lists far faster, with a seed drawn from torch's."""
+    return random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+
+
+def first(
+    n: int, split: str, draw: Callable[[], P | None], taken: set[str] | None, *, patience: int, kind: str, remedy: str
+) -> list[P]:
+    """The first ``n`` drawn problems of a split; those whose name is ``taken`` are passed over, and all become so.
+
+    With ``taken`` None, problems as often as they are drawn. ``draw`` gives None where what it drew is no good problem.
+    Raises ConfigError, with the ``kind`` of problem and the remedy, after ``patience`` draws in a row for nothing.
+    """
+    found: list[P] = []
+    fruitless = 0
+    while len(found) < n:
+        problem = draw()
+        if problem is None or problem.split != split or (taken is not None and problem.name in taken):
+            fruitless += 1
+            if fruitless == patience:
+                raise ConfigError(
+                    f"There are only about {len(found)} {split} problems {kind}, of {n} wanted: ask for fewer, or "
+                    f"{remedy}."
+                )
+            continue
+        fruitless = 0
+        found.append(problem)
+        if taken is not None:
+            taken.add(problem.name)
+    return found
+
+
+def mixture(n: int, difficulties: Collection[int], rng: random.Random, take: Callable[[int, int], list[P]]) -> list[P]:
+    """``n`` problems in random order, equally many of each difficulty; chance decides which get the remainder.
+
+    ``take(count, difficulty)`` gives them.
+    """
+    shuffled = rng.sample(list(difficulties), len(difficulties))
+    mixed: list[P] = []
+    for i, difficulty in enumerate(shuffled):
+        mixed += take(len(range(i, n, len(shuffled))), difficulty)
+    return rng.sample(mixed, n)
