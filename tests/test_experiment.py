@@ -21,6 +21,7 @@ from riskpo_study.errors import RunError
 from riskpo_study.experiment import first_questions, train
 from riskpo_study.tasks.code import Code
 from riskpo_study.tasks.countdown import Countdown
+from riskpo_study.tasks.geometry import Geometry
 from riskpo_study.tasks.math import Math
 from riskpo_study.tasks.programs import Programs
 
@@ -159,7 +160,7 @@ def test_changed_code_does_not_continue_an_old_run(settings, base_model, tmp_pat
         train(settings, "grpo", 0, base_model, folder)
 
 
-@pytest.mark.parametrize("task", [Countdown, Programs, Math, Code])
+@pytest.mark.parametrize("task", [Countdown, Programs, Math, Code, Geometry])
 def test_all_training_code_is_in_the_identity(task):
     """Every module that a training process loads from the package is either digested or cannot change a number."""
     code = (

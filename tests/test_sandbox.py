@@ -87,6 +87,7 @@ def always(isolation: Isolation) -> bool:
 # Each tells by its output or its end whether it got through: source, statuses of a failed attack, where it must fail.
 # SECRET, TARGET, PORT are a readable file, a writable one and a listening socket of the host; PARENT is this process.
 HOSTILE: dict[str, tuple[str, set[str], Fenced]] = {
+    "signal without a name": ("import os\nos.kill(os.getpid(), 40)", {"error"}, always),
     "sleep": ("import time\ntime.sleep(60)", {"limit"}, always),
     "stop": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", {"limit"}, always),
     "signals ignored": (
@@ -709,10 +710,6 @@ def test_a_killed_or_interrupted_study_leaves_no_process(how: signal.Signals, ma
     process.send_signal(how)
     assert process.wait(10) != 0
     assert until(lambda: not workers_with(mark))
-
-
-def interrupted(output: str, expected: str) -> bool:
-    raise KeyboardInterrupt
 
 
 def test_an_interrupt_leaves_the_pool_usable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -276,11 +276,11 @@ def write_code(folder: Path) -> None:
     for part in deepcoder.PARTS:
         rows = [_PARTS[part](one) for one in _shifts(part, TRAINING // 2)]
         place = folder / "deepcoder" / part
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         write_table(pa.Table.from_pylist(rows), place / "train-00000-of-00001.parquet")
     files, _ = livecodebench.RELEASES["release_v6"]
     contests = list(enumerate(_shifts("livecodebench", 12 * len(files))))
-    (folder / "livecodebench").mkdir()
+    (folder / "livecodebench").mkdir(exist_ok=True)
     for i, name in enumerate(files):
         lines = "".join(json.dumps(_contest(*one)) + "\n" for one in contests[12 * i : 12 * (i + 1)])
         (folder / "livecodebench" / name).write_text(lines, encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Problems that a task draws itself: as many of a split as are asked for, and mixtures of difficulties."""
+"""Problems that a task draws itself: as many of a split as are asked for, and mixtures of difficulties.
+
+Countdown, the task of the study, draws a thousand expressions at a time, and so has a way of its own.
+"""
 
 from __future__ import annotations
 

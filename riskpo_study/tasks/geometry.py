@@ -10,8 +10,9 @@ One question shows four bars and says ``Find A + C.``; a right response is ``6 +
 A *problem* is the figure's kind with its quantities, in order, and which of them are asked for; how many these are is
 the difficulty. A hash of the problem alone puts it into the training split (80 %), the development split or the
 held-out split (10 % each), and decides whatever else the drawing needs, such as where marks stand: equal problems look
-alike. Marks stand on a grid of 8 pixels and labels on one of 16, the patches and the tokens of a vision transformer
-that is trained for minutes.
+alike. Figures are drawn evenly, but there are few different angles and lengths with two quantities: held-out questions
+with two are nearly all about bars and marks. Marks stand on a grid of 8 pixels and labels on one of 16, the patches and
+the tokens of a vision transformer that is trained for minutes.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ CHAT = (
     "{% for part in message.content %}{% if part.type == 'image' %}" + "".join(VISION) + "{% else %}{{ part.text }}"
     "{% endif %}{% endfor %}{% endif %}{% endfor %}"
 )
-NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]+|/[0-9]+)?|\.[0-9]+)$")
+NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]+|/[0-9]+)?|\.[0-9]+)")
+AROUND = " \t\n$°"  # that do not belong to a number
 
 
 Point = tuple[int, int]
@@ -293,8 +295,8 @@ def final_number(response: str) -> Fraction | None:
     An integer, decimal or fraction; spaces, a full stop, dollar and degree signs around it do not matter.
     """
     end = response[-LONGEST:].rpartition("=")[2]
-    text = re.sub(r"[\s$°]", "", end).removesuffix(".")
-    if not NUMBER.match(text):
+    text = end.strip(AROUND).removesuffix(".").strip(AROUND)
+    if not NUMBER.fullmatch(text):
         return None
     try:
         return Fraction(text)
@@ -420,4 +422,4 @@ def _question(problem: _Problem) -> Question:
 
 
 def _difficulty(size: int) -> Difficulty:
-    return f"{size} quantities"
+    return f"{size} {'quantity' if size == 1 else 'quantities'}"

@@ -43,7 +43,6 @@ LARGEST = 99  # in magnitude, of a token and of every number a problem returns
 LONGEST_LIST = 5  # that a problem takes or returns
 LONGEST = 256  # characters of a response that are read
 LONGEST_BODY = 19  # tokens of a program that is drawn, so that prompt, response and its end have at most 64
-PARTS: tuple[Part, ...] = ("held_out",) * 2 + ("development",) * 2 + ("training",) * 3 + ("demonstrated",) * 3
 DISTINCT = 5  # outputs that the fixed inputs of a problem have at least
 EASIER = 1000  # programs drawn to tell what takes fewer operations
 PATIENCE = 20_000  # programs drawn in a row without a new problem before there are held to be no more
@@ -53,6 +52,10 @@ NAMES = {"__builtins__": {}, "sum": sum, "max": max, "min": min, "len": len, "ab
 CONSTANTS, DIVISORS = (1, 2, 3, 4, 5), (2, 3)
 Value = int | list[int]
 Part = Split | Literal["training", "demonstrated"]
+PARTS: tuple[Part, ...] = (  # by tenths of a hash
+    "held_out", "development", "training", "training", "training",
+    "held_out", "development", "demonstrated", "demonstrated", "demonstrated",
+)  # fmt: skip
 Kind = Literal["int", "list", "element", "changed", "kept", "constant"]
 
 # How tightly an expression holds together, as in Python's grammar.
@@ -215,11 +218,11 @@ def _problem(body: str, operations: int) -> _Problem | None:
 @functools.cache
 def _easier(operations: int) -> frozenset[str]:
     """What programs with fewer operations do: the most usual of it, found by drawing."""
-    drawn: list[str] = []
+    behaviours: list[str] = []
     for fewer in range(1, operations):
         rng = random.Random(derive(0, "programs", "easier", fewer))
-        drawn += [str(outputs(draw(fewer, rng), PROBES)) for _ in range(EASIER)]
-    return frozenset(drawn)
+        behaviours += [str(outputs(draw(fewer, rng), PROBES)) for _ in range(EASIER)]
+    return frozenset(behaviours)
 
 
 class Programs:
@@ -238,8 +241,8 @@ class Programs:
 
     @property
     def provenance(self) -> dict[str, object]:
-        """Nothing: the settings decide every question."""
-        return {}
+        """The settings, which decide every question."""
+        return {"operations": self.config.operations}
 
     def overlap(self) -> pd.DataFrame:
         """Nothing: a hash of the behaviour decides its split."""
@@ -283,14 +286,13 @@ class Programs:
         return Sandbox(LIMITS, self.config.workers)
 
     def questions(self, split: Split) -> list[Question]:
-        """``task.questions`` problems per difficulty, all different."""
-        rng = random.Random(derive(0, "programs", split))
+        """``task.questions`` problems per difficulty, all different; a longer list begins with a shorter."""
         taken: set[str] = set()
-        return [
-            _question(problem)
-            for operations in sorted(self.config.operations)
-            for problem in _first(self.each, operations, split, rng, taken)
-        ]
+        found: list[Question] = []
+        for operations in sorted(self.config.operations):
+            rng = random.Random(derive(0, "programs", split, operations))
+            found += [_question(problem) for problem in _first(self.each, operations, split, rng, taken)]
+        return found
 
     def demonstrations(
         self, n: int, generator: torch.Generator, difficulties: Collection[int] | None = None

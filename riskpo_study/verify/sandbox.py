@@ -38,10 +38,12 @@ Namespaces = Literal["bubblewrap", "unshare", "none"]
 Status = Literal["passed", "wrong", "error", "limit"]
 
 CHUNK = 1 << 16
-GRACE = 10.0  # seconds in which a worker must have ended a candidate, or started, before it is replaced
+GRACE = 10.0  # seconds in which a worker must have ended a candidate before it is replaced
+START = 60.0  # seconds in which it must have started, from a cold disk on a busy machine
 ATTEMPTS = 2  # a program whose worker dies twice is held to be the reason
 USERS = range(61184, 65520)  # user ids for candidates, those that systemd sets aside for the purpose
 LONGEST_MESSAGE = 200
+SIGNALS = {signal.value: signal.name for signal in Signals}  # those in real time have no names
 
 _START = "import sys; sys.path.append({folder!r}); from {package} import loop; loop.run()"
 
@@ -309,7 +311,7 @@ class _Trial:
         if status == -SIGXCPU or (status == -SIGKILL and cpu_seconds >= 0.5 * allowed):
             self.fail("limit", f"more than {self.limits.cpu_seconds} s of CPU time")
         elif status < 0:
-            self.fail("error", f"ended by {Signals(-status).name}")
+            self.fail("error", f"ended by {SIGNALS.get(-status, f'signal {-status}')}")
         elif status > 0:
             last = self.errors.decode(errors="replace").strip().splitlines()[-1:]
             self.fail("error", last[0] if last else f"exit status {status}")
@@ -353,7 +355,7 @@ class _Worker:
 
     def wait_until_ready(self) -> None:
         """RunError with what it says where it does not come up."""
-        self.control.settimeout(GRACE)
+        self.control.settimeout(START)
         try:
             message = self.control.recv(CHUNK)
         except OSError as error:
@@ -369,11 +371,11 @@ class _Worker:
     def begin(self, trial: _Trial, selector: DefaultSelector) -> None:
         trial.begin()
         self.trial, self.report, self.killed = trial, None, False
-        request = os.memfd_create("request")
+        told, request = trial.request, os.memfd_create("request")
         answer, answer_end = os.pipe()
         errors, errors_end = os.pipe()
         try:
-            os.write(request, trial.request)
+            os.write(request, told)
             os.lseek(request, 0, os.SEEK_SET)
             for descriptor, buffer in ((answer, trial.answer), (errors, trial.errors)):
                 self.pipes[descriptor] = buffer
