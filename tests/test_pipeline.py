@@ -20,7 +20,7 @@ import pytest
 import yaml
 from papermill import inspect_notebook
 
-from riskpo_study import profiles, tasks
+from riskpo_study import config, profiles, tasks
 from riskpo_study.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -147,6 +147,13 @@ def test_stage_lists_the_parameters_that_its_notebook_reads(stage: str) -> None:
     for section, key in re.findall(r"\bsettings\.(\w+)\.(\w+)", code(str(notebook(stage)))):
         if section in SECTIONS:
             assert {section, f"{section}.{key}"} & listed, f"settings.{section}.{key}"
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if "geometry" in STAGES[stage]["params"]])
+def test_stage_that_asks_depends_on_what_decides_the_questions_of_every_task(stage: str) -> None:
+    shipped = config.load(ROOT / "params.yaml")
+    deciding = {f"{section.key}.{key}" for section in (shipped.math, shipped.code) for key in section.deciding}
+    assert {*deciding, "task", "programs.operations"} <= set(STAGES[stage]["params"])
 
 
 def test_git_holds_what_is_not_cached() -> None:
