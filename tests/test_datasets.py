@@ -22,6 +22,7 @@ import pytest
 from hub_server import hub
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from riskpo_study.datasets import (
     DATASETS,
@@ -303,6 +304,13 @@ def test_a_question_with_images_is_a_message_of_parts(stand_ins: Path) -> None:
     assert [part["type"] for part in between["content"]] == ["text", "image", "text", "image"]
 
 
+def cut_off() -> bytes:
+    """The first half of an image's file."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 100).save(file, "PNG")
+    return file.getvalue()[: len(file.getvalue()) // 2]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -310,6 +318,7 @@ def test_a_question_with_images_is_a_message_of_parts(stand_ins: Path) -> None:
         ({"images": []}, "field 'images' is [], not a list of images."),
         ({"images": [{"bytes": None, "path": "a.png"}]}, "field 'images' is missing, not the bytes of an image."),
         ({"images": [{"bytes": b"GIF89a", "path": None}]}, "field 'images' holds no image that can be read (cannot"),
+        ({"images": [{"bytes": cut_off(), "path": None}]}, "field 'images' holds no image that can be read (image"),
         ({"problem": "Find x."}, "field 'images' has 1 images, and the question 0 <image>."),
     ],
 )

@@ -273,7 +273,7 @@ def _question(name: str, source: Source, number: int, row: Row, *, may_lack_answ
 
 
 def _images(source: Source, row: Row, question_id: str, number: int, text: str) -> tuple[bytes, ...]:
-    """The bytes of the image files, which only have to begin as such; as many as the text has marks."""
+    """The bytes of the image files, which are decoded once to be sure; as many as the text has marks."""
     if source.images is None:
         return ()
     found = _field(row, source.images)
@@ -284,8 +284,9 @@ def _images(source: Source, row: Row, question_id: str, number: int, text: str) 
         if not isinstance(file, bytes):
             raise _misfit(question_id, number, source.images, _instead_of("the bytes of an image", file))
         try:
-            Image.open(io.BytesIO(file), formats=IMAGE_FORMATS).close()
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            with Image.open(io.BytesIO(file), formats=IMAGE_FORMATS) as image:
+                image.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
             raise _misfit(question_id, number, source.images, f"holds no image that can be read ({error})") from None
     if (marks := text.count(IMAGE)) != len(files):
         raise _misfit(question_id, number, source.images, f"has {len(files)} images, and the question {marks} {IMAGE}")
