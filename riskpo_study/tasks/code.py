@@ -35,7 +35,7 @@ class Code:
     name = "code"
     modules: tuple[str, ...] = (
         "tasks/code", "tasks/splits", "datasets/code_problems", "datasets/deepcoder", "datasets/livecodebench",
-        *SANDBOX,
+        "datasets/hub", "datasets/rows", *SANDBOX,
     )  # fmt: skip
 
     def __init__(self, task: TaskConfig, config: CodeConfig) -> None:
