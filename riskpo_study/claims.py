@@ -22,7 +22,7 @@ import pandas as pd
 from riskpo_study import ablations, algorithms, files, published, tables
 from riskpo_study import config as configuration
 from riskpo_study.config import Config, Risk
-from riskpo_study.errors import ConfigError, DataError
+from riskpo_study.errors import DataError, exit_code
 from riskpo_study.evidence import (
     COVARIANCE,
     LOG_PROB,
@@ -640,15 +640,14 @@ def read(config: Config) -> pd.DataFrame | None:
     return frame.assign(**{str(column): frame[column].fillna("") for column in written})
 
 
-def main() -> int:
-    try:
-        config = configuration.load()
-        frame = write(config)
-    except (ConfigError, DataError) as error:
-        print(error, file=sys.stderr)
-        return 1
+def _write() -> None:
+    config = configuration.load()
+    frame = write(config)
     print(f"The verdicts on {len(frame)} claims are in {config.results.relative_to(configuration.root())}/claims.md.")
-    return 0
+
+
+def main() -> int:
+    return exit_code(_write)
 
 
 if __name__ == "__main__":

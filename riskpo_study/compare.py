@@ -19,7 +19,7 @@ import pandas as pd
 from riskpo_study import config as configuration
 from riskpo_study import provenance, tables
 from riskpo_study.analysis import mover
-from riskpo_study.errors import ConfigError, DataError, RunError
+from riskpo_study.errors import DataError, exit_code
 from riskpo_study.evaluation import Interval
 
 __all__ = ["accept", "against", "compare"]
@@ -117,20 +117,19 @@ def _summary(found: pd.DataFrame, names: Mapping[str, str], identical: bool) -> 
     return f"{'; '.join(parts)}."
 
 
+def _compare(*, accepted: bool) -> None:
+    config = configuration.load()
+    if accepted:
+        print(f"The reference is now {accept(config.results).relative_to(configuration.root())}; commit it.")
+        provenance.gather(config)
+    print(compare(config.results, tables.names(config)))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m riskpo_study.compare", description=__doc__)
     parser.add_argument("--accept", action="store_true", help="make the present table the reference")
     options = parser.parse_args(arguments)
-    try:
-        config = configuration.load()
-        if options.accept:
-            print(f"The reference is now {accept(config.results).relative_to(configuration.root())}; commit it.")
-            provenance.gather(config)
-        print(compare(config.results, tables.names(config)))
-    except (ConfigError, DataError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _compare(accepted=options.accept))
 
 
 if __name__ == "__main__":

@@ -190,8 +190,9 @@ class Code(Section):
 
     def check(self) -> None:
         _require_distinct("code.training", self.training)
-        for name in ("start", "end"):
-            self._day(name)
+        start, end = self.window
+        if start and end and start > end:
+            raise ConfigError(f"code.start = {self.start!r} is after code.end = {self.end!r}: exchange them.")
 
     def _day(self, name: str) -> date | None:
         text = getattr(self, name)
@@ -471,6 +472,8 @@ class Config:
         tracking.check_known(self.hardware.tracker)
         if self.task.name == "math":
             self._check_datasets()
+        if self.task.name == "code":
+            self._check_problems()
         for name in self.runs.ablations:
             ablations.family(name)
         if self.profile in self.runs.tasks:
@@ -532,6 +535,20 @@ class Config:
         if asked.instruction not in INSTRUCTIONS:
             raise ConfigError(
                 f"math.instruction = {asked.instruction!r} is unknown; choose one of {', '.join(INSTRUCTIONS)}."
+            )
+
+    def _check_problems(self) -> None:
+        from riskpo_study.datasets import deepcoder, livecodebench
+
+        for part in self.code.training:
+            if part not in deepcoder.PARTS:
+                raise ConfigError(
+                    f"code.training = {list(self.code.training)}: part {part!r} is unknown; choose one of "
+                    f"{', '.join(deepcoder.PARTS)}."
+                )
+        if self.code.release not in livecodebench.RELEASES:
+            raise ConfigError(
+                f"code.release = {self.code.release!r} is unknown; choose one of {', '.join(livecodebench.RELEASES)}."
             )
 
     @property

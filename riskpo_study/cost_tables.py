@@ -14,7 +14,7 @@ from pathlib import Path
 from riskpo_study import config, profiles, sections
 from riskpo_study.config import Config
 from riskpo_study.costs import Estimate, estimates
-from riskpo_study.errors import ConfigError, RunError
+from riskpo_study.errors import exit_code
 from riskpo_study.gpus import GIB
 
 __all__ = ["report", "reports"]
@@ -88,20 +88,19 @@ def reports(conf: Path) -> str:
     return "\n".join(report(profiles.composed(profile, conf)[1]) for profile in PROFILES)
 
 
+def _show(*, write: bool) -> None:
+    if write:
+        root = config.root()
+        sections.write(root / "docs" / "paper_scale.md", SECTION, reports(root / "conf"))
+    else:
+        print(report(config.load()))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m riskpo_study.cost_tables", description=__doc__)
     parser.add_argument("--write", action="store_true", help="the tables of docs/paper_scale.md")
     options = parser.parse_args(arguments)
-    try:
-        if options.write:
-            root = config.root()
-            sections.write(root / "docs" / "paper_scale.md", SECTION, reports(root / "conf"))
-        else:
-            print(report(config.load()))
-    except (ConfigError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _show(write=options.write))
 
 
 if __name__ == "__main__":

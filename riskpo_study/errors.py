@@ -1,5 +1,10 @@
 """The errors a user of the study can meet; each message names the thing, the value and the remedy."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
 
 class ConfigError(ValueError):
     """A setting is unknown, ill-typed or out of range."""
@@ -11,3 +16,13 @@ class DataError(ValueError):
 
 class RunError(RuntimeError):
     """A run cannot start or go on."""
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Run a command; its errors go to standard error in one line: 1 then, else 0."""
+    try:
+        work()
+    except (ConfigError, DataError, RunError) as error:
+        print(" ".join(line.strip() for line in str(error).splitlines()), file=sys.stderr)
+        return 1
+    return 0

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from riskpo_study import config, files
-from riskpo_study.errors import ConfigError
+from riskpo_study.errors import ConfigError, exit_code
 
 
 def available(conf: Path) -> list[str]:
@@ -134,17 +134,17 @@ def _write(lock: Path, entries: dict[str, str], end: str = "") -> None:
         temporary.write_text("".join([_HEAD, *entries.values(), end]), encoding="utf-8")
 
 
+def _switch(profile: str, overrides: list[str]) -> None:
+    root = config.root()
+    exchange_lock(root, compose(profile, root / "params.yaml", overrides).profile)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m riskpo_study.profiles", description=__doc__)
     parser.add_argument("profile")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as train.steps=300")
     options = parser.parse_args(arguments)
-    try:
-        exchange_lock(config.root(), compose(options.profile, config.root() / "params.yaml", options.overrides).profile)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _switch(options.profile, options.overrides))
 
 
 if __name__ == "__main__":

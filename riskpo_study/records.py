@@ -17,7 +17,7 @@ import pandas as pd
 from riskpo_study import config as configuration
 from riskpo_study import files
 from riskpo_study.config import Config
-from riskpo_study.errors import ConfigError, DataError, RunError
+from riskpo_study.errors import DataError, exit_code
 from riskpo_study.runs import differences, read_manifest
 
 __all__ = ["BASE", "Record", "collect", "missing", "read"]
@@ -136,16 +136,14 @@ def _runs(config: Config, algorithms: Sequence[str] | None) -> list[tuple[str, i
     return [(algorithm, seed) for algorithm, seed in config.runs.all if algorithm in chosen]
 
 
-def main() -> int:
-    try:
-        config = configuration.load()
-        absent = collect(config.results, config)
-    except (ConfigError, DataError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    if absent:
+def _collect() -> None:
+    config = configuration.load()
+    if absent := collect(config.results, config):
         print(f"Runs that are not there yet: {', '.join(absent)}.", file=sys.stderr)
-    return 0
+
+
+def main() -> int:
+    return exit_code(_collect)
 
 
 if __name__ == "__main__":

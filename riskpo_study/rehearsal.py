@@ -16,7 +16,7 @@ from pathlib import Path
 
 from riskpo_study import config, profiles, stand_ins
 from riskpo_study.datasets import DATASETS
-from riskpo_study.errors import ConfigError, RunError
+from riskpo_study.errors import ConfigError, RunError, exit_code
 
 __all__ = ["rehearse"]
 
@@ -42,11 +42,18 @@ def rehearse(profile: str, folder: Path, overrides: Iterable[str] = ()) -> None:
     """Run every stage of a profile on stand-ins, in a copy of the working tree under `folder`.
 
     Raises:
+        ConfigError: where the profile downloads nothing that stand-ins could replace.
         RunError: where a stage fails; what it said is above.
     """
     root, copy = config.root(), folder / "study"
-    _copy_tree(root, copy)
     given = profiles.composed(profile, root / "conf")[1]
+    if given.task.name not in ("math", "code"):
+        raise ConfigError(
+            f"profile {profile}: there are stand-ins for task.name = math and code, which need a published model and "
+            f"data, not for {given.task.name!r} with base_model.pretrained = {given.base_model.pretrained}: run it as "
+            f"it is (make repro PROFILE={profile})."
+        )
+    _copy_tree(root, copy)
     further: tuple[str, ...] = ()
     if given.task.name == "code":
         write, further = stand_ins.write_code, OF_CODE
@@ -78,19 +85,18 @@ def _copy_tree(root: Path, copy: Path) -> None:
             shutil.copy2(root / name, copy / name)
 
 
+def _rehearse(profile: str, keep: Path | None, overrides: Iterable[str]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        rehearse(profile, (keep or Path(temporary)).resolve(), overrides)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m riskpo_study.rehearsal", description=__doc__)
     parser.add_argument("profile", help="profile to rehearse")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as rollouts.engine=transformers")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="rehearse there, and leave everything behind")
     given = parser.parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            rehearse(given.profile, (given.keep or Path(temporary)).resolve(), given.overrides)
-    except (ConfigError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _rehearse(given.profile, given.keep, given.overrides))
 
 
 if __name__ == "__main__":

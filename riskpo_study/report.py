@@ -34,7 +34,7 @@ from riskpo_study import (
 from riskpo_study import config as configuration
 from riskpo_study.analysis import heading
 from riskpo_study.config import Config
-from riskpo_study.errors import ConfigError, DataError, RunError
+from riskpo_study.errors import DataError, exit_code
 from riskpo_study.findings import Finding, Study
 
 __all__ = ["SECTIONS", "as_html", "as_markdown", "compose"]
@@ -671,19 +671,18 @@ def _inline(text: str) -> str:
     return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked)
 
 
-def main() -> int:
-    try:
-        config = configuration.load()
-        blocks = compose(config)
-        report = {"report.md": as_markdown(blocks), "report.html": as_html(blocks, config.results)}
-        for name, text in report.items():
-            with files.atomic(config.results / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-    except (ConfigError, DataError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 1
+def _write() -> None:
+    config = configuration.load()
+    blocks = compose(config)
+    report = {"report.md": as_markdown(blocks), "report.html": as_html(blocks, config.results)}
+    for name, text in report.items():
+        with files.atomic(config.results / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     print(f"The report is in {config.results.relative_to(configuration.root())}: report.html and report.md.")
-    return 0
+
+
+def main() -> int:
+    return exit_code(_write)
 
 
 if __name__ == "__main__":

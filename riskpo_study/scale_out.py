@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from riskpo_study import config, sections
-from riskpo_study.errors import ConfigError, RunError
+from riskpo_study.errors import exit_code
 from riskpo_study.gpus import ASSUMED, GIB, GPUS, UPDATE_TRAFFIC, Assumptions, Engine, Gpu
 from riskpo_study.model_shapes import MODELS, Shape
 
@@ -243,12 +243,7 @@ def _cells(found: ScaleOut) -> list[str]:
 
 
 def main() -> int:
-    try:
-        sections.write(config.root() / "docs" / "scale_out.md", SECTION, table())
-    except (ConfigError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: sections.write(config.root() / "docs" / "scale_out.md", SECTION, table()))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pandas as pd
 from riskpo_study import config as configuration
 from riskpo_study import files, model_evaluation, sampling, seeds, tasks
 from riskpo_study.config import Config
-from riskpo_study.errors import ConfigError, DataError, RunError
+from riskpo_study.errors import exit_code
 
 __all__ = ["ask"]
 
@@ -43,12 +43,7 @@ def ask(config: Config) -> pd.DataFrame:
 
 
 def main() -> int:
-    try:
-        print(ask(configuration.load()).round(3).to_string(index=False))
-    except (ConfigError, DataError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: print(ask(configuration.load()).round(3).to_string(index=False)))
 
 
 if __name__ == "__main__":

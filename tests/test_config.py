@@ -269,6 +269,26 @@ def test_contradictions_of_a_profile_on_mathematics_are_named(
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "training",
+            ["taco", "apps"],
+            "code.training = ['taco', 'apps']: part 'apps' is unknown; choose one of taco, primeintellect, lcbv5.",
+        ),
+        ("release", "v5", "code.release = 'v5' is unknown; choose one of release_v1, release_v2, "),
+        ("start", "2025-02-01", "code.start = '2025-02-01' is after code.end = '2025-01-31': exchange them."),
+    ],
+)
+def test_contradictions_of_a_profile_on_programs_are_named(project: Path, key: str, value: Any, message: str) -> None:
+    pytest.importorskip("accelerate")
+    settings = profiles.compose("paper_code", project / "params.yaml").as_dict()
+    with pytest.raises(ConfigError) as error:
+        config.from_mapping(changed(settings, f"code.{key}", value))
+    assert message in str(error.value)
+
+
 def test_sections_are_checked_in_python_too(shipped: dict[str, Any]) -> None:
     assert config.Risk(alpha=0).alpha == 0.0
     with pytest.raises(ConfigError, match="risk.bundle_size = 0 must be at least 1"):

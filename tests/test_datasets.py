@@ -22,6 +22,7 @@ import pytest
 from hub_server import hub
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from riskpo_study.datasets import (
     DATASETS,
@@ -35,6 +36,7 @@ from riskpo_study.datasets import (
 )
 from riskpo_study.datasets.gold_answers import after_hashes, canonical, last_boxed, listed
 from riskpo_study.datasets.prompts import IMAGE
+from riskpo_study.datasets.rows import rows
 from riskpo_study.datasets.stand_ins import write
 from riskpo_study.errors import ConfigError, DataError
 
@@ -303,6 +305,13 @@ def test_a_question_with_images_is_a_message_of_parts(stand_ins: Path) -> None:
     assert [part["type"] for part in between["content"]] == ["text", "image", "text", "image"]
 
 
+def cut_off() -> bytes:
+    """The first half of an image's file."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 100).save(file, "PNG")
+    return file.getvalue()[: len(file.getvalue()) // 2]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -310,6 +319,7 @@ def test_a_question_with_images_is_a_message_of_parts(stand_ins: Path) -> None:
         ({"images": []}, "field 'images' is [], not a list of images."),
         ({"images": [{"bytes": None, "path": "a.png"}]}, "field 'images' is missing, not the bytes of an image."),
         ({"images": [{"bytes": b"GIF89a", "path": None}]}, "field 'images' holds no image that can be read (cannot"),
+        ({"images": [{"bytes": cut_off(), "path": None}]}, "field 'images' holds no image that can be read (image"),
         ({"problem": "Find x."}, "field 'images' has 1 images, and the question 0 <image>."),
     ],
 )
@@ -438,8 +448,11 @@ def test_repeated_questions_are_one_and_contradictory_ones_none(stand_ins: Path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"problem": "a", "answer": "1"}\n{"problem": \n', "cannot be read after row 1: Expecting value"),
-        ('{"problem": "a", "answer": "1"}\n[1, 2]\n', r"cannot be read after row 1: '\[1, 2\]\\n' is no JSON object"),
+        ('{"problem": "a", "answer": "1"}\n{"problem": \n', r"cannot be read after 1 rows \(Expecting value"),
+        (
+            '{"problem": "a", "answer": "1"}\n[1, 2]\n',
+            r"cannot be read after 1 rows \('\[1, 2\]\\n' is no JSON object\): get it again\.",
+        ),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, content: str, message: str) -> None:
@@ -449,10 +462,20 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str, message: str) -> 
         load("aime_2025", folder=tmp_path)
 
 
+def test_of_several_files_the_damaged_one_is_named(tmp_path: Path) -> None:
+    whole, damaged = tmp_path / "0.jsonl", tmp_path / "1.jsonl"
+    whole.write_text('{"a": 1}\n{"a": "1"}\n')
+    damaged.write_text('{"a": 2}\n{"a":')
+    found = rows("some", [whole, damaged], 10)
+    assert [next(found) for _ in range(3)] == [{"a": 1}, {"a": "1"}, {"a": 2}]
+    with pytest.raises(DataError, match=f"some: {damaged} cannot be read after 1 rows"):
+        next(found)
+
+
 def test_damaged_parquet_is_named(stand_ins: Path, tmp_path: Path) -> None:
     file = tmp_path / "olympiad_bench.parquet"
     file.write_bytes((stand_ins / file.name).read_bytes()[:-50])
-    with pytest.raises(DataError, match=f"olympiad_bench: {file} cannot be read after row 0: "):
+    with pytest.raises(DataError, match=f"olympiad_bench: {file} cannot be read after 0 rows "):
         load("olympiad_bench", folder=tmp_path)
 
 
@@ -473,7 +496,7 @@ def in_new_process(requests: list[dict[str, Any]], setup: str = "", **environmen
     script = f"""
 import json, sys
 from dataclasses import astuple, replace
-from riskpo_study.datasets import DATASETS, load, loading
+from riskpo_study.datasets import DATASETS, hub, load
 {setup}
 for request in json.loads(sys.argv[1]):
     try:
@@ -565,7 +588,7 @@ def test_offline_and_not_there(tmp_path: Path) -> None:
         rf"DataError: gsm8k_test: openai/gsm8k at revision {commit} is not in the Hugging Face cache and cannot be "
         r"downloaded \(OfflineModeIsEnabled: .*HF_HUB_OFFLINE.*\). Where the hub can be reached: hf download "
         rf"--repo-type dataset openai/gsm8k --revision {commit} --include 'main/test-\*.parquet'; or name a folder "
-        r"with gsm8k_test.jsonl or gsm8k_test.parquet.",
+        r"with a local copy.",
         answer,
     )
 
@@ -594,7 +617,7 @@ def test_no_network_does_not_hang(tmp_path: Path) -> None:
         silent_port = silent.getsockname()[1]
         requests = [{"name": "aime_2025"}, {"name": "aime_2025", "revision": "main"}]
         address = f"http://127.0.0.1:{silent_port}"
-        timed_out, _ = in_new_process(requests, "loading.PATIENCE = 0.3", HF_HOME=str(tmp_path), HF_ENDPOINT=address)
+        timed_out, _ = in_new_process(requests, "hub.PATIENCE = 0.3", HF_HOME=str(tmp_path), HF_ENDPOINT=address)
     refused, _ = in_new_process(requests, HF_HOME=str(tmp_path), HF_ENDPOINT=address)
     for answer in (*timed_out, *refused):
         assert answer.startswith("DataError: aime_2025: math-ai/aime25 at revision ")

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pyarrow.parquet import ParquetFile
-
+from riskpo_study.datasets import hub
 from riskpo_study.errors import DataError
 from riskpo_study.tasks.protocol import Verdict
 from riskpo_study.verify.sandbox import Case, Limits, Program, Sandbox
 
 __all__ = [
+    "BATCH",
     "LIMITS",
     "PRELOAD",
     "CodeProblem",
@@ -29,7 +30,6 @@ __all__ = [
     "functional_case",
     "messages",
     "provenance",
-    "read_rows",
     "verdicts",
 ]
 
@@ -64,7 +64,7 @@ WITHOUT_STARTER_CODE = (
 )
 FENCE = "```"
 
-Row = Mapping[str, Any]
+BATCH = 64  # rows decoded at once: some are huge
 
 
 @dataclass(frozen=True)
@@ -149,52 +149,18 @@ def find_files(name: str, repository: str, revision: str, patterns: Sequence[str
     Raises DataError where there is none for a pattern: with the command that downloads them.
     """
     if folder is None:
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = Path(
-                snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
-            )
-        except Exception as error:  # of HTTP clients, which differ from version to version of huggingface_hub
-            reason = str(error).strip().partition("\n")[0].rstrip(". ")
-            raise DataError(
-                f"{name}: {repository} at revision {revision} is not in the Hugging Face cache and cannot be "
-                f"downloaded ({type(error).__name__}: {reason}). Where the hub can be reached: hf download --repo-type "
-                f"dataset {repository} --revision {revision}; or name a folder with its files."
-            ) from error
+        folder, _ = hub.snapshot(name, repository, revision, patterns)
     found = []
     for pattern in patterns:
         files = sorted(folder.glob(pattern))
         if not files:
-            raise DataError(f"{name}: {folder} has no file {pattern}: download it from {repository}, or name another.")
+            command = hub.download_command(repository, revision, [pattern])
+            raise DataError(
+                f"{name}: {folder} has no file {pattern}: {command} --local-dir {shlex.quote(str(folder))}; or name "
+                "another folder."
+            )
         found += files
     return found
-
-
-def read_rows(name: str, files: Iterable[Path]) -> Iterator[tuple[int, Row]]:
-    """Number, from 0, and content of the rows of JSON lines or parquet files, one at a time: some are huge."""
-    number = 0
-    for file in files:
-        try:
-            for row in _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file):
-                yield number, row
-                number += 1
-        except (OSError, ValueError) as error:
-            raise DataError(f"{name}: {file} cannot be read after row {number}: {error}.") from error
-
-
-def _parquet_rows(file: Path) -> Iterator[Row]:
-    for batch in ParquetFile(file).iter_batches(batch_size=64):
-        yield from batch.to_pylist()
-
-
-def _json_rows(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"{line[:60]!r} is no JSON object")
-            yield row
 
 
 def provenance(problems: Sequence[CodeProblem], remarks: Sequence[str], **origin: Any) -> dict[str, Any]:

@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from riskpo_study.datasets.code_problems import (
+    BATCH,
     CodeProblem,
     Loaded,
     find_files,
     functional_case,
     provenance,
-    read_rows,
 )
+from riskpo_study.datasets.rows import rows
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.verify.sandbox import Case
 
-__all__ = ["PARTS", "check", "load", "problem"]
+__all__ = ["PARTS", "load", "problem"]
 
 NAME = "deepcoder"
 REPOSITORY = "agentica-org/DeepCoder-Preview-Dataset"
@@ -45,26 +46,23 @@ def load(part: str, most_cases: int, *, folder: Path | None = None, revision: st
     Raises:
         ConfigError: for an unknown part; DataError: where a file cannot be read, or no row can be used.
     """
-    check(part)
+    if part not in PARTS:
+        raise ConfigError(f"{NAME}: part = {part!r} is unknown; choose one of {', '.join(PARTS)}.")
     if most_cases < 1:
-        raise ConfigError(f"most_cases = {most_cases} must be at least 1.")
+        raise ConfigError(f"{NAME}: most_cases = {most_cases} must be at least 1.")
     problems, unusable = [], []
-    for number, row in read_rows(NAME, find_files(NAME, REPOSITORY, revision, [f"{part}/train-*.parquet"], folder)):
+    files = find_files(NAME, REPOSITORY, revision, [f"{part}/train-*.parquet"], folder)
+    for number, row in enumerate(rows(NAME, files, BATCH)):
         try:
             problems.append(problem(row, part, number, most_cases))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             unusable.append(f"row {number}: {error!r}")
     if not problems:
-        raise DataError(f"{NAME}: no row of {part} can be used; the first is not as published: {unusable[:1]}.")
+        reason = unusable[0] if unusable else "there is none"
+        raise DataError(f"{NAME}: no row of {', '.join(map(str, files))} can be used ({reason}): get it again.")
     remarks = [f"{len(unusable)} rows left out, the first being {unusable[0]}"] if unusable else []
     origin = {"name": f"{NAME}/{part}", "repository": REPOSITORY, "revision": revision if folder is None else None}
     return Loaded(tuple(problems), provenance(problems, remarks, **origin, most_cases=most_cases))
-
-
-def check(part: str) -> None:
-    """ConfigError for an unknown part, before anything is loaded."""
-    if part not in PARTS:
-        raise ConfigError(f"part {part!r} is unknown; choose one of: {', '.join(PARTS)}.")
 
 
 def problem(row: Mapping[str, Any], part: str, number: int, most_cases: int) -> CodeProblem:

@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from riskpo_study.datasets.code_problems import (
+    BATCH,
     CodeProblem,
     Loaded,
     find_files,
     functional_case,
     provenance,
-    read_rows,
 )
+from riskpo_study.datasets.rows import rows
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.verify.sandbox import Case
 
-__all__ = ["RELEASES", "check", "decode_tests", "load", "problem"]
+__all__ = ["RELEASES", "decode_tests", "load", "problem"]
 
 NAME = "livecodebench"
 REPOSITORY = "livecodebench/code_generation_lite"
@@ -60,29 +61,24 @@ def load(
     Raises:
         ConfigError: for an unknown release or an empty window; DataError: where a file or a row is not as published.
     """
-    check(release, start, end)
+    if release not in RELEASES:
+        raise ConfigError(f"{NAME}: release = {release!r} is unknown; choose one of {', '.join(RELEASES)}.")
+    if start and end and start > end:
+        raise ConfigError(f"{NAME}: start = {start} is after end = {end}: exchange them.")
     names, published = RELEASES[release]
-    problems, remarks, rows = [], [], 0
-    for number, row in read_rows(NAME, find_files(NAME, REPOSITORY, revision, names, folder)):
-        rows = number + 1
+    problems, remarks, count = [], [], 0
+    for number, row in enumerate(rows(NAME, find_files(NAME, REPOSITORY, revision, names, folder), BATCH)):
+        count = number + 1
         day = _day(row, number)
         if (start is None or start <= day) and (end is None or day <= end):
             problems.append(problem(row, number))
-    if rows != published:
-        remarks.append(f"{rows} rows; {release} has {published}")
+    if count != published:
+        remarks.append(f"{count} rows; {release} has {published}")
         if folder is None:
             raise DataError(f"{NAME}: {remarks[0]}: the download is not complete; delete it and load again.")
     origin = {"name": NAME, "repository": REPOSITORY, "revision": revision if folder is None else None}
     window = {"release": release, "start": str(start or ""), "end": str(end or "")}
     return Loaded(tuple(problems), provenance(problems, remarks, **origin, **window))
-
-
-def check(release: str, start: date | None, end: date | None) -> None:
-    """ConfigError for an unknown release or an empty window, before anything is loaded."""
-    if release not in RELEASES:
-        raise ConfigError(f"release {release!r} is unknown; choose one of: {', '.join(RELEASES)}.")
-    if start and end and start > end:
-        raise ConfigError(f"{NAME}: no day is from {start} to {end}: exchange start and end.")
 
 
 def problem(row: Mapping[str, Any], number: int) -> CodeProblem:

@@ -8,28 +8,25 @@ import json
 import re
 import reprlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pyarrow.parquet import ParquetFile
 
+from riskpo_study.datasets import hub
 from riskpo_study.datasets.prompts import IMAGE
 from riskpo_study.datasets.registry import DATASETS, Source
+from riskpo_study.datasets.rows import Row, rows
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.verify.math_answers import spelled_gold
 
 __all__ = ["Loaded", "Question", "load"]
 
-PATIENCE = 10.0  # seconds to wait for an answer of the hub
 BATCH = 4096  # rows decoded at once
 
 IMAGE_FORMATS = ("PNG", "JPEG")
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -82,13 +79,13 @@ def load(name: str, *, revision: str | None = None, folder: Path | str | None = 
     source = DATASETS[name]
     if folder is None:
         revision = revision or source.commit
-        files, commit = _from_hub(name, source, revision)
-        questions, rows, remarks = _read(name, source, _published_rows(name, files))
-        remarks += _unexpected_numbers(name, source, commit, rows, len(questions))
+        snapshot, commit = hub.snapshot(name, source.repository, revision, [source.files])
+        questions, count, remarks = _read(name, source, sorted(snapshot.glob(source.files)))
+        remarks += _unexpected_numbers(name, source, commit, count, len(questions))
         origin = {"revision": revision, "commit": commit, "file": None}
     elif revision is None:
         file = _local_copy(name, Path(folder))
-        questions, rows, remarks = _read(name, source, _local_rows(name, file))
+        questions, count, remarks = _read(name, source, [file])
         origin = {"revision": None, "commit": None, "file": file.name}
     else:
         raise ConfigError(f"{name}: revision = {revision!r} is of the hub; a local copy, from {folder}, has none.")
@@ -98,51 +95,12 @@ def load(name: str, *, revision: str | None = None, folder: Path | str | None = 
         "config": source.config,
         "split": source.split,
         **origin,
-        "rows": rows,
+        "rows": count,
         "questions": len(questions),
         "remarks": remarks,
         "sha256": _digest(questions),
     }
     return Loaded(questions, provenance)
-
-
-def _from_hub(name: str, source: Source, revision: str) -> tuple[list[Path], str]:
-    """The dataset's files in the Hugging Face cache and their commit, downloaded where they are not there."""
-    if re.fullmatch("[0-9a-f]{40}", revision):  # what a commit holds never changes
-        with suppress(OSError):
-            return _snapshot(source, revision, cached=True)
-    try:
-        return _snapshot(source, revision, cached=False)
-    except Exception as error:  # of HTTP clients, which differ from version to version of huggingface_hub
-        with suppress(OSError):
-            return _snapshot(source, revision, cached=True)
-        reason = str(error).strip().partition("\n")[0].rstrip(". ")
-        raise DataError(
-            f"{name}: {source.repository} at revision {revision} is not in the Hugging Face cache and cannot be "
-            f"downloaded ({type(error).__name__}: {reason}). Where the hub can be reached: hf download --repo-type "
-            f"dataset {source.repository} --revision {revision} --include '{source.files}'; or name a folder with "
-            f"{name}.jsonl or {name}.parquet."
-        ) from error
-
-
-def _snapshot(source: Source, revision: str, *, cached: bool) -> tuple[list[Path], str]:
-    from huggingface_hub import HfApi, snapshot_download
-
-    if not cached:  # without a network this fails within PATIENCE, where snapshot_download tries again and again
-        HfApi().dataset_info(source.repository, revision=revision, timeout=PATIENCE)
-    folder = Path(
-        snapshot_download(
-            source.repository,
-            repo_type="dataset",
-            revision=revision,
-            allow_patterns=source.files,
-            local_files_only=cached,
-        )
-    )
-    files = sorted(folder.glob(source.files))
-    if not files:
-        raise FileNotFoundError(f"no file {source.files} in {source.repository}")
-    return files, folder.name
 
 
 def _local_copy(name: str, folder: Path) -> Path:
@@ -153,54 +111,14 @@ def _local_copy(name: str, folder: Path) -> Path:
     return files[0]
 
 
-def _published_rows(name: str, files: list[Path]) -> Iterator[tuple[int, Row]]:
-    """Number, from 1, and content of the rows of downloaded files."""
-    # Not load_dataset(repository, revision=…): without a network that takes whatever revision it once converted.
-    from datasets import load_dataset
-
-    kind = "json" if files[0].suffix == ".jsonl" else "parquet"
-    number = 0
-    try:
-        # Streamed, as it otherwise writes a second copy of everything to the disk.
-        stream = load_dataset(kind, data_files=[str(file) for file in files], split="train", streaming=True)
-        for batch in stream.with_format("arrow").iter(batch_size=BATCH):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (OSError, ValueError) as error:
-        raise DataError(f"{name}: {files[0]} cannot be read ({error}): delete it, then load again.") from error
-
-
-def _local_rows(name: str, file: Path) -> Iterator[tuple[int, Row]]:
-    """Number, from 1, and content of the rows of a local copy."""
-    # Not by `datasets` either: of a column with numbers and texts it makes texts, in which the texts are quoted.
-    number = 0
-    try:
-        if file.suffix == ".parquet":
-            for batch in ParquetFile(file).iter_batches(batch_size=BATCH):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-            return
-        with file.open(encoding="utf-8-sig") as lines:
-            for line in filter(str.strip, lines):
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"{reprlib.repr(line)} is no JSON object")
-                number += 1
-                yield number, row
-    except (OSError, ValueError) as error:
-        raise DataError(f"{name}: {file} cannot be read after row {number}: {error}.") from error
-
-
-def _read(name: str, source: Source, rows: Iterable[tuple[int, Row]]) -> tuple[tuple[Question, ...], int, list[str]]:
+def _read(name: str, source: Source, files: Iterable[Path]) -> tuple[tuple[Question, ...], int, list[str]]:
     """The questions, the number of rows, and remarks on rows that are left out."""
     found: dict[str, tuple[int, Question]] = {}
     answers: dict[str, dict[str, None]] = {}  # of a question that stands with several, in their order
     unanswered: list[str] = []
     seen: set[str] = set()
     number = 0
-    for number, row in rows:
+    for number, row in enumerate(rows(name, files, BATCH), start=1):
         if source.repeats:  # of DAPO-Math-17k's rows, 99 in 100 end here
             said = repr([(_field(row, form.question), _field(row, form.answer)) for form in source.forms])
             if said in seen:
@@ -273,7 +191,7 @@ def _question(name: str, source: Source, number: int, row: Row, *, may_lack_answ
 
 
 def _images(source: Source, row: Row, question_id: str, number: int, text: str) -> tuple[bytes, ...]:
-    """The bytes of the image files, which only have to begin as such; as many as the text has marks."""
+    """The bytes of the image files, which are decoded once to be sure; as many as the text has marks."""
     if source.images is None:
         return ()
     found = _field(row, source.images)
@@ -284,8 +202,9 @@ def _images(source: Source, row: Row, question_id: str, number: int, text: str) 
         if not isinstance(file, bytes):
             raise _misfit(question_id, number, source.images, _instead_of("the bytes of an image", file))
         try:
-            Image.open(io.BytesIO(file), formats=IMAGE_FORMATS).close()
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            with Image.open(io.BytesIO(file), formats=IMAGE_FORMATS) as image:
+                image.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
             raise _misfit(question_id, number, source.images, f"holds no image that can be read ({error})") from None
     if (marks := text.count(IMAGE)) != len(files):
         raise _misfit(question_id, number, source.images, f"has {len(files)} images, and the question {marks} {IMAGE}")

@@ -28,22 +28,17 @@ EVALUATION = "livecodebench"
 class Code:
     """The task of the sections ``task`` and ``code``: a difficulty is the part or the benchmark a problem is from.
 
-    Asked and judged as LiveCodeBench does it, see ``datasets.code_problems``. Raises ConfigError for an unknown part or
-    release or an empty window, DataError where a dataset cannot be had.
+    Asked and judged as LiveCodeBench does it, see ``datasets.code_problems``. Datasets are loaded when first asked for:
+    DataError where one cannot be had, ConfigError where the window or development leaves no problem.
     """
 
     name = "code"
     modules: tuple[str, ...] = (
         "tasks/code", "tasks/splits", "datasets/code_problems", "datasets/deepcoder", "datasets/livecodebench",
-        *SANDBOX,
+        "datasets/hub", "datasets/rows", *SANDBOX,
     )  # fmt: skip
 
     def __init__(self, task: TaskConfig, config: CodeConfig) -> None:
-        from riskpo_study.datasets import deepcoder, livecodebench
-
-        livecodebench.check(config.release, *config.window)
-        for part in config.training:
-            deepcoder.check(part)
         self.config, self.each = config, task.questions
         self._loaded: dict[str, Loaded] = {}
 

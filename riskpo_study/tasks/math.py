@@ -34,8 +34,8 @@ class Math:
     name = "math"
     modules: tuple[str, ...] = (
         "tasks/math", "tasks/splits", "datasets/loading", "datasets/gold_answers", "datasets/prompts",
-        "datasets/registry", "verify/math_answers", "verify/final_answer", "verify/notation", "verify/equivalence",
-        "verify/symbolic", "verify/worker", "verify/worker_pool",
+        "datasets/registry", "datasets/hub", "datasets/rows", "verify/math_answers", "verify/final_answer",
+        "verify/notation", "verify/equivalence", "verify/symbolic", "verify/worker", "verify/worker_pool",
     )  # fmt: skip
 
     def __init__(self, task: TaskConfig, config: MathConfig) -> None:
