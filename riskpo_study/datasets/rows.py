@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pyarrow.parquet import ParquetFile
-
 from riskpo_study.errors import DataError
 
 __all__ = ["Row", "rows"]
@@ -25,7 +23,6 @@ def rows(name: str, files: Iterable[Path], batch: int) -> Iterator[Row]:
     Raises:
         DataError: naming the file and how many of its rows could be read.
     """
-    # Not by the library `datasets`: of a JSON column with numbers and texts it makes texts, in which texts are quoted.
     for file in files:
         count = 0
         try:
@@ -38,11 +35,16 @@ def rows(name: str, files: Iterable[Path], batch: int) -> Iterator[Row]:
 
 
 def _parquet(file: Path, batch: int) -> Iterator[Row]:
-    for some in ParquetFile(file).iter_batches(batch_size=batch):
+    from datasets import load_dataset
+
+    # Streamed, as it otherwise writes a second copy of everything to the disk.
+    stream = load_dataset("parquet", data_files=str(file), split="train", streaming=True)
+    for some in stream.with_format("arrow").iter(batch_size=batch):
         yield from some.to_pylist()
 
 
 def _json_lines(file: Path) -> Iterator[Row]:
+    # Not by `datasets`: of a column with numbers and texts it makes texts, in which texts are quoted.
     with file.open(encoding="utf-8-sig") as lines:
         for line in filter(str.strip, lines):
             row = json.loads(line)
