@@ -17,7 +17,10 @@ from riskpo_study.tasks.protocol import Split
 
 __all__ = ["TENTHS", "Problem", "first", "mixture", "part", "seeded"]
 
-TENTHS: tuple[Split | Literal["training"], ...] = ("held_out", "development", *["training"] * 8)
+TENTHS: tuple[Split | Literal["training"], ...] = (
+    "held_out", "development", "training", "training", "training",
+    "training", "training", "training", "training", "training",
+)  # fmt: skip
 """The usual splits, for `part`."""
 
 
