@@ -70,11 +70,12 @@ def evaluate(config: Config, models: Mapping[int, Path], folder: Path, seed: int
         The counts.
     """
     settings = config.evaluation
-    questions = tasks.build(config).questions("held_out")
+    task = tasks.build(config)
+    questions = task.questions("held_out")
     records: dict[str, list[pd.DataFrame]] = {"samples": [], "counts": [], "quantile_logprob": []}
     for step, model in sorted(models.items()):
         n = settings.samples if step == max(models) else min(_EARLIER_SAMPLES, settings.samples)
-        samples = respond(config, model, questions, n, seeds.derive(seed, "held_out", step), f"step {step}")
+        samples = respond(config, model, task, questions, n, seeds.derive(seed, "held_out", step), f"step {step}")
         curve = quantile_curve(
             samples,
             config.risk.bundle_size,
@@ -96,26 +97,22 @@ def evaluate(config: Config, models: Mapping[int, Path], folder: Path, seed: int
 def respond(
     config: Config,
     model: Path,
+    task: Task,
     questions: Sequence[Question],
     samples: int,
     seed: int,
     label: str = "responses",
-    images: bool = True,
 ) -> pd.DataFrame:
     """`samples` scored responses of a saved model to each question: the rows of `sampling.sample_batches`.
 
-    Shows its progress under `label`.
-
-    Args:
-        images: false to ask with white ones, see `Unseen`.
+    The task asks and judges; progress is shown under `label`.
     """
     torch.set_num_threads(config.train.threads)
     policy = Policy.load(model, config.train.layout, config.hardware)
-    task = tasks.build(config)
     batches = sample_batches(
         policy,
         rollouts.build(config.rollouts, policy, model),
-        task if images else Unseen(task),
+        task,
         questions,
         samples,
         config.train.temperature,

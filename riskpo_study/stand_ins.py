@@ -49,17 +49,17 @@ Lesson = tuple[Prompt, str]
 """Messages, and what to answer."""
 
 
-def write(folder: Path) -> None:
-    """A model in `folder/model` and every dataset of `datasets.DATASETS` in `folder/data`."""
+def write(folder: Path, *, steps: int = STEPS) -> None:
+    """A model, taught in so many steps, in `folder/model` and every dataset of `datasets.DATASETS` in `folder/data`."""
     stand_ins.write(folder / "data")
     names = [name for name, source in datasets.DATASETS.items() if not source.images]
     loaded = [datasets.load(name, folder=folder / "data") for name in names]
     questions = [question for one in loaded for question in one.questions]
     lessons = [(datasets.messages(one.question, "boxed"), rf"\boxed{{{one.answer}}}") for one in questions]
-    write_model(folder / "model", lessons)
+    write_model(folder / "model", lessons, steps=steps)
 
 
-def write_figures(folder: Path) -> None:
+def write_figures(folder: Path, *, steps: int = STEPS) -> None:
     """A model that sees in `folder/model`, and every dataset of `datasets.DATASETS` in `folder/data`."""
     stand_ins.write(folder / "data")
     names = [name for name, source in datasets.DATASETS.items() if source.images]
@@ -69,20 +69,20 @@ def write_figures(folder: Path) -> None:
         for dataset in loaded
         for one in dataset.questions
     ]
-    write_model(folder / "model", lessons, sees=True)
+    write_model(folder / "model", lessons, steps=steps, sees=True)
 
 
-def write_code(folder: Path) -> None:
+def write_code(folder: Path, *, steps: int = STEPS) -> None:
     """A model in `folder/model`, and DeepCoder and LiveCodeBench in `folder/data`."""
     stand_ins.write_code(folder / "data")
     loaded = [deepcoder.load(part, 10, folder=folder / "data" / "deepcoder") for part in deepcoder.PARTS]
     loaded.append(livecodebench.load("release_v6", folder=folder / "data" / "livecodebench"))
     problems = [problem for one in loaded for problem in one.problems]
     lessons = [(code_problems.messages(one), stand_ins.solution(one.question)) for one in problems]
-    write_model(folder / "model", lessons)
+    write_model(folder / "model", lessons, steps=steps)
 
 
-def write_model(folder: Path, lessons: Sequence[Lesson], *, sees: bool = False) -> None:
+def write_model(folder: Path, lessons: Sequence[Lesson], *, steps: int = STEPS, sees: bool = False) -> None:
     """A tiny Qwen2, or Qwen2.5-VL, in bfloat16 and a byte-level BPE tokenizer with chat template, of the lessons."""
     tokenizer = _tokenizer(text for asked, answer in lessons for text in (*_texts(asked), answer))
     with torch.random.fork_rng(devices=[]):
@@ -91,7 +91,7 @@ def write_model(folder: Path, lessons: Sequence[Lesson], *, sees: bool = False) 
     processor = _image_processor() if sees else None
     if not sees:
         tokenizer.init_kwargs["auto_map"] = KEEP_TOKENIZER
-    _teach(Policy(model, tokenizer, image_processor=processor), lessons)
+    _teach(Policy(model, tokenizer, image_processor=processor), lessons, steps)
     model = model.to(torch.bfloat16)  # type: ignore[arg-type]
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     with files.atomic(folder) as partial:
@@ -152,11 +152,11 @@ def _tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def _teach(policy: Policy, lessons: Sequence[Lesson]) -> None:
+def _teach(policy: Policy, lessons: Sequence[Lesson], steps: int) -> None:
     pairs = tokenize(policy, lessons)
     draws = generator(0, "stand-ins")
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=3e-3)
-    for _ in range(STEPS):
+    for _ in range(steps):
         batch = [pairs[i] for i in torch.randint(len(pairs), (32,), generator=draws).tolist()]
         for chunk in chunks(batch):
             (response_loss(policy.model, *chunk) / len(batch)).backward()

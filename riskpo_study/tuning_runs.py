@@ -69,11 +69,8 @@ def _tried(
         return {"accuracy": 0.0, "failure": str(error).partition(";")[0]}
     task = tasks.build(replace(config, task=replace(config.task, questions=settings.questions)))
     model = run / "snapshots" / f"step-{steps:06d}"
-    answered = counts(
-        respond(
-            config, model, task.questions("development"), settings.samples, seeds.derive(settings.seed, "tuning"), name
-        )
-    )
+    questions, seed = task.questions("development"), seeds.derive(settings.seed, "tuning")
+    answered = counts(respond(config, model, task, questions, settings.samples, seed, name))
     accuracy = interval(
         avg_at_k(answered["n"], answered["correct"]),
         config.evaluation.resamples,

@@ -19,16 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riskpo_study.datasets import deepcoder, livecodebench
-from riskpo_study.datasets.code_problems import (
-    PRELOAD,
-    CodeProblem,
-    extract_program,
-    find_files,
-    messages,
-    verdicts,
-)
+from riskpo_study.datasets.code_problems import PRELOAD, CodeProblem, extract_program, find_files, messages
 from riskpo_study.datasets.livecodebench import decode_tests
 from riskpo_study.errors import ConfigError, DataError
+from riskpo_study.tasks.protocol import Verdict
+from riskpo_study.tasks.sandboxed import verdicts
 from riskpo_study.verify.sandbox import Case, Limits, Sandbox
 
 
@@ -283,13 +278,17 @@ SCALE = (
 )
 
 
+def judged(sandbox: Sandbox, pairs: list[tuple[CodeProblem, str]]) -> list[Verdict]:
+    return verdicts(sandbox, [problem.program(response) for problem, response in pairs])
+
+
 def test_responses_are_judged(folder: Path, sandbox: Sandbox) -> None:
     whole, method = livecodebench.load("release_v1", folder=folder).problems
     pairs = [
         (whole, SUM), (whole, SUM.replace("+", "-")), (whole, "no program"), (whole, SCALE),
         (method, SCALE), (method, SCALE.replace("* by", "* 2")), (method, SUM), (whole, SUM),
     ]  # fmt: skip
-    found = verdicts(sandbox, pairs)
+    found = judged(sandbox, pairs)
     assert [verdict.reward for verdict in found] == [1, 0, 0, 0, 1, 1, 0, 1]
     assert found[0].answer == "a = int(input())\nprint(a + int(input()))"
     assert found[2].answer is None
@@ -305,7 +304,7 @@ def test_responses_are_judged(folder: Path, sandbox: Sandbox) -> None:
 )
 def test_programs_find_the_published_imports(sandbox: Sandbox, source: str) -> None:
     problem = CodeProblem("x", "", "", None, (Case("", "3 True 1 1"),))
-    (verdict,) = verdicts(sandbox, [(problem, f"```\n{source}\n```")])
+    (verdict,) = judged(sandbox, [(problem, f"```\n{source}\n```")])
     assert verdict.reward == 1
 
 
@@ -341,7 +340,7 @@ def test_each_part_is_read_in_its_own_schema(tmp_path: Path, sandbox: Sandbox, p
     assert (stdin.problem_id, stdin.question, stdin.entry_point) == (f"deepcoder/{part}/0", "stdin", None)
     assert method.entry_point == "scale"
     pairs = [(stdin, SUM), (stdin, SCALE), (method, SCALE), (method, SCALE.replace("by for", "by + 1 for"))]
-    assert [verdict.reward for verdict in verdicts(sandbox, pairs)] == [1, 0, 1, 0]
+    assert [verdict.reward for verdict in judged(sandbox, pairs)] == [1, 0, 1, 0]
 
 
 def test_the_longest_tests_are_kept(tmp_path: Path) -> None:

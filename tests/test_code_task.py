@@ -19,9 +19,7 @@ ROOT = Path(__file__).parents[1]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stand-ins for datasets and model, which is taught in fewer steps than a rehearsal needs."""
     folder = tmp_path_factory.mktemp("stand_ins")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stand_ins, "STEPS", 40)
-        stand_ins.write_code(folder)
+    stand_ins.write_code(folder, steps=40)
     return folder
 
 
@@ -62,7 +60,7 @@ def test_programs_and_functions_are_asked_for_and_judged_by_all_tests(task: task
     right = [solution(question.payload["problem"].question) for question in asked]
     assert {question.payload["problem"].entry_point for question in asked} == {None, "f"}
     pairs = [*zip(asked, right, strict=True), *((asked[0], text) for text in (right[1], "no program", ""))]
-    verdicts = task.verify_all(pairs)  # type: ignore[attr-defined]
+    verdicts = task.verify_all(pairs)
     assert [verdict.reward for verdict in verdicts] == [1.0] * len(asked) + [0.0] * 3
     assert task.verify(*pairs[0]) == verdicts[0] and verdicts[-1].answer is None
     for question in asked:

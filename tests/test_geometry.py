@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from riskpo_study import base_model, config, experiment, model_evaluation, tasks
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.policy import Policy, Responses
 from riskpo_study.tasks import geometry
-from riskpo_study.tasks.geometry import FIGURES, SIZE, Geometry, final_number, render
+from riskpo_study.tasks.geometry import SIZE, Geometry, final_number, render
 
 SHIPPED = config.load(config.root() / "params.yaml")
 TASK = Geometry(replace(SHIPPED.task, questions=20), replace(SHIPPED.geometry, quantities=(2, 3, 4)))
@@ -29,7 +30,7 @@ TASK = Geometry(replace(SHIPPED.task, questions=20), replace(SHIPPED.geometry, q
 
 def problems(n: int = 400, seed: int = 0) -> list[geometry._Problem]:
     rng = random.Random(seed)
-    drawn = (geometry._draw(rng.choice(FIGURES), rng.choice((2, 3, 4)), rng) for _ in range(2 * n))
+    drawn = (geometry._draw(rng.choice(SHIPPED.geometry.figures), rng.choice((2, 3, 4)), rng) for _ in range(2 * n))
     return [problem for problem in drawn if problem][:n]
 
 
@@ -63,7 +64,7 @@ def test_what_is_asked_can_be_read_off_the_figure() -> None:
             assert tuple(counts) == problem.numbers
         else:
             assert all(labelled(problem, number) for number in problem.numbers)
-    assert min(seen[figure] for figure in FIGURES) > 50
+    assert min(seen[figure] for figure in SHIPPED.geometry.figures) > 50
 
 
 def test_equal_problems_look_alike_and_other_ones_do_not() -> None:
@@ -251,9 +252,7 @@ def test_white_images_leave_the_words_alone(trained, tmp_path):
     text = tasks.build(SHIPPED)
     worded = text.questions("development")[0]
     assert model_evaluation.Unseen(text).prompt(worded) == worded.prompt
-    seen, blind = (
-        model_evaluation.respond(STUDY, trained[1], questions, 8, 0, images=images) for images in (True, False)
-    )
+    seen, blind = (model_evaluation.respond(STUDY, trained[1], task, questions, 8, 0) for task in (TASK, unseen))
     assert list(seen["question_id"]) == list(blind["question_id"])
     assert not np.allclose(seen["log_prob"], blind["log_prob"])
 
@@ -273,15 +272,21 @@ def test_a_run_from_the_base_model_is_trained_and_evaluated(trained, tmp_path):
 
 
 def test_the_ablation_sets_white_images_beside_the_others(trained, tmp_path, monkeypatch):
-    for name in ("dvc.yaml", "params.yaml"):
-        (tmp_path / name).touch()
+    study = replace(STUDY, evaluation=replace(STUDY.evaluation, samples=8, ks=(1, 8)))
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(study.as_dict()))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained[1], STUDY.results / "base_model")
-    study = replace(STUDY, evaluation=replace(STUDY.evaluation, samples=8, ks=(1, 8)))
     with pytest.raises(DataError, match="evaluate_base"):
         white_images.ask(study)
     model_evaluation.evaluate(study, {0: study.results / "base_model"}, study.results / "base", 0)
     found = white_images.ask(study)
     assert list(found["images"].unique()) == ["as they are", "white"]
+    assert white_images.main() == 0
     written = pd.read_csv(study.results / "tables" / "01_base_model" / "white_images.csv")
     pd.testing.assert_frame_equal(written, found, rtol=1e-5, check_dtype=False)
+
+
+def test_a_task_without_images_has_nothing_to_ask_with_white_ones():
+    with pytest.raises(ConfigError, match="task.name = 'countdown': no question has an image .* to \\[\\]"):
+        white_images.ask(SHIPPED)

@@ -18,9 +18,9 @@ from riskpo_study.policy import Policy
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stand-ins for datasets and model."""
+    """Stand-ins for datasets and model, which is taught in fewer steps than a rehearsal needs."""
     folder = tmp_path_factory.mktemp("stand_ins")
-    stand_ins.write(folder)
+    stand_ins.write(folder, steps=40)
     return folder
 
 

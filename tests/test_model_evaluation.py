@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_bytes(small, base_model, tmp_path):
 
 
 def test_responses_show_their_progress(small, base_model, task, capsys):
-    frame = respond(small, base_model, task.questions("development")[:3], 4, seed=0, label="answers")
+    frame = respond(small, base_model, task, task.questions("development")[:3], 4, seed=0, label="answers")
     assert len(frame) == 12
     assert "answers: 100%" in capsys.readouterr().err
 
@@ -61,8 +61,8 @@ def test_the_model_has_the_dtype_of_the_configuration(small, base_model, task):
     policy = Policy.load(base_model, coarse.train.layout, coarse.hardware)
     given = (coarse.train.temperature, coarse.train.max_new_tokens, 0)
     expected = pd.concat(sample_batches(policy, TransformersEngine(policy), task, questions, 4, *given))
-    pd.testing.assert_frame_equal(respond(coarse, base_model, questions, 4, 0), expected)
-    assert (respond(small, base_model, questions, 4, 0)["log_prob"] != expected["log_prob"]).any()
+    pd.testing.assert_frame_equal(respond(coarse, base_model, task, questions, 4, 0), expected)
+    assert (respond(small, base_model, task, questions, 4, 0)["log_prob"] != expected["log_prob"]).any()
 
 
 @pytest.fixture

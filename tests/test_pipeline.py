@@ -208,7 +208,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("profile", ["smoke", "quick", "study", "study_programs", "study_geometry"])
+@pytest.mark.parametrize("profile", ["smoke", "study", "study_geometry"])
 def test_dvc_reads_the_stages_of_each_profile(project: Path, profile: str) -> None:
     composed = profiles.compose(profile, project / "params.yaml")
     listed = subprocess.run(

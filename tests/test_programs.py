@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -221,7 +221,6 @@ def test_spelling_does_not_matter_to_the_answer(task, largest):
     assert task.verify(largest, "return 2 * max ( x )").answer != one.answer
 
 
-@settings(max_examples=60)
 @given(
     st.text(max_size=300) | st.lists(st.sampled_from(["return", "x", "(", ")", "[", "\n", "  ", "if"])).map(" ".join)
 )

@@ -86,7 +86,8 @@ def test_ours_are_told_as_they_are() -> None:
 
 TRAINED = """
 import pathlib
-from riskpo_study import base_model, experiment, profiles, runs, seeds, tasks
+from dataclasses import replace
+from riskpo_study import base_model, errors, experiment, profiles, runs, seeds, tasks
 
 root = pathlib.Path.cwd()
 small = ["base_model.steps=40", "base_model.batch_size=64", "base_model.learning_rate=0.01", "base_model.layers=1"]
@@ -95,6 +96,12 @@ settings = profiles.compose("sorting", root / "params.yaml", small)
 task = tasks.build(settings)
 training, held_out = task.sample(40, seeds.generator(0, "some")), task.questions("held_out")
 assert len(held_out) == 2 * settings.task.questions and len({q.id for q in held_out + training}) == len(held_out) + 40
+try:
+    tasks.build(replace(settings, task=replace(settings.task, questions=400))).questions("held_out")
+except errors.ConfigError as error:
+    assert "of 400 wanted" in str(error)
+else:
+    raise AssertionError("there are not so many of three digits")
 question = held_out[0]
 right = question.payload["answer"]
 assert [task.verify(question, text).reward for text in (right, f" {right} ", "", right[::-1])] == [1, 1, 0, 0]

@@ -248,10 +248,10 @@ def test_the_figures_show_what_they_are_given() -> None:
         ]
         figure = scale_plots.paths(pd.concat(followed), staleness.TRACKERS[0], "note")
         assert [len(axis.lines) for axis in figure.axes] == [4, 4]
-        stale = staleness.stale_errors([0.01, 0.02, 0.03], [0, 2], MEASURE, 20, FRESH, seed=0, repeats=2)
+        stale = staleness.stale_errors([0.02, 0.025, 0.03], [0, 2], MEASURE, 20, FRESH, seed=0, repeats=2)
         mixed = pd.concat(
             [
-                staleness.stale_errors([0.02], [0, 2], MEASURE, 20, name, seed=0, repeats=2)
+                staleness.stale_errors([0.025], [0, 2], MEASURE, 20, name, seed=0, repeats=2)
                 for name in staleness.SCHEDULES
             ]
         )
@@ -261,7 +261,7 @@ def test_the_figures_show_what_they_are_given() -> None:
         left, middle, right = scale_plots.tolerance(stale, mixed, MEASURE, "note").axes
         assert (len(left.lines), len(middle.lines), len(right.lines)) == (3 + 9, 1 + 9, 3)
         assert [len(axis.containers) for axis in (left, middle, right)] == [9, 9, 3]  # with their intervals
-        assert left.lines[3].get_xdata() == pytest.approx([0, 2 * 0.01 * 5])
+        assert left.lines[3].get_xdata() == pytest.approx([0, 2 * 0.02 * 5])
         split = staleness.shard_errors(accuracy, MEASURE, 20, [1, 2], seed=0, repeats=2)
         split = staleness.intervals(split, ["tracker", "shards"], ["error"])
         unlike = staleness.unlike_shards(0.5, torch.linspace(0, 0.4, 5), MEASURE)

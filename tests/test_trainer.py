@@ -9,6 +9,7 @@ from riskpo_study.algorithms import ALGORITHMS
 from riskpo_study.errors import RunError
 from riskpo_study.policy import Policy
 from riskpo_study.rollouts import TransformersEngine
+from riskpo_study.tasks import Task
 from riskpo_study.trainer import Trainer
 
 
@@ -30,6 +31,8 @@ class Generous:
 
     def verify(self, question, response):
         return replace(self.task.verify(question, response), reward=float(len(response) % 2 == 0))
+
+    verify_all = Task.verify_all
 
 
 def take_plain_steps(trainer):

@@ -245,16 +245,17 @@ def test_training_moves_every_parameter_and_goes_on_from_a_checkpoint(folder, tr
 
 def test_processes_that_split_the_weights_train_the_policy_that_one_trains(folder, train, settings, tmp_path):
     """Also the vision tower's, though in some passes of either process there is nothing to see."""
-    saved = []
+    given = {}
     for processes in (1, 2):
         hardware = replace(settings.hardware, processes=processes, shards=2, shard_weights=processes > 1)
-        params, path = tmp_path / f"{processes}.yaml", tmp_path / f"{processes}.pt"
         small = replace(train, micro_batch=1, warmup_steps=0)
+        params = tmp_path / f"{processes}.yaml"
         params.write_text(yaml.safe_dump(replace(settings, train=small, hardware=hardware).as_dict()))
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        subprocess.run([*launch, tiny_vision.__file__, *map(str, (params, folder, path))], check=True)
-        saved.append(torch.load(path, weights_only=True))
-    alone, together = saved
+        given[processes] = params, folder, tmp_path / f"{processes}.pt"
+    tiny_vision.main(*given[1])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*launch, tiny_vision.__file__, *map(str, given[2])], check=True)
+    alone, together = (torch.load(saved, weights_only=True) for *_, saved in given.values())
     assert together["metrics"] == [
         pytest.approx(of_step, nan_ok=True, abs=1e-4, rel=1e-4) for of_step in alone["metrics"]
     ]

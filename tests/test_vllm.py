@@ -322,8 +322,8 @@ def test_saved_models_are_evaluated_with_it(settings: config.Config, pretrained:
     answers = {}
     for engine in ("transformers", "vllm"):
         study = small_study(settings, engine, 20)
-        questions = tasks.build(study).questions("held_out")
-        answers[engine] = model_evaluation.respond(study, pretrained, questions, 32, seed=0)
+        task = tasks.build(study)
+        answers[engine] = model_evaluation.respond(study, pretrained, task, task.questions("held_out"), 32, seed=0)
     ours, theirs = answers.values()
     assert theirs["question_id"].tolist() == ours["question_id"].tolist()
     assert abs(ours["reward"].mean() - theirs["reward"].mean()) < 4 * (0.25 / len(ours)) ** 0.5

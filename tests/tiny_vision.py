@@ -14,7 +14,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from riskpo_study import algorithms, config, distributed
 from riskpo_study.policy import Policy
 from riskpo_study.rollouts import TransformersEngine
-from riskpo_study.tasks.protocol import Prompt, Question, Verdict
+from riskpo_study.tasks.protocol import Question, Task, Verdict
 from riskpo_study.trainer import Trainer
 
 SPECIAL = ["<pad>", "<eos>", "<unk>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -80,10 +80,10 @@ def asked(*parts: Image.Image | str) -> list[dict]:
     return [{"role": "user", "content": content}]
 
 
-class Noise:
+class Noise(Task):
     """Questions on up to two random images, whose right answers are no better known than by their length."""
 
-    name, modules, provenance, difficulties = "noise", (), {}, (1,)
+    name, modules, difficulties = "noise", (), (1,)
 
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         draws = torch.randint(2**31, (n,), generator=generator).tolist()
@@ -92,9 +92,6 @@ class Noise:
     def _messages(self, draw: int) -> list[dict]:
         images = [noise(16, 8 * (1 + draw % 3), draw + i) for i in range(draw % 3)]
         return asked(*images, "what colour ?")
-
-    def prompt(self, question: Question) -> Prompt:
-        return question.prompt
 
     def verify(self, question: Question, response: str) -> Verdict:
         return Verdict(float((len(response) + question.payload["sum"]) % 2), response)

@@ -16,8 +16,7 @@ from typing import Any
 
 from riskpo_study.datasets import hub
 from riskpo_study.errors import DataError
-from riskpo_study.tasks.protocol import Verdict
-from riskpo_study.verify.sandbox import Case, Limits, Program, Sandbox
+from riskpo_study.verify.sandbox import Case, Limits, Program
 
 __all__ = [
     "BATCH",
@@ -30,7 +29,6 @@ __all__ = [
     "functional_case",
     "messages",
     "provenance",
-    "verdicts",
 ]
 
 LIMITS = Limits(cpu_seconds=6, wall_seconds=12.0, memory_bytes=4 << 30, output_bytes=16 << 20, temporary_bytes=16 << 20)
@@ -83,10 +81,15 @@ class CodeProblem:
     published: date | None = None
     """Of the contest."""
 
-    def program(self, response: str) -> Program | None:
-        """The program in a response, with the tests; None where there is none."""
+    def program(self, response: str) -> tuple[str, Program, str] | None:
+        """For `tasks.sandboxed.verdicts`: the identifier, the program in a response with the tests, and what it says.
+
+        None where there is none. The sandbox should have `LIMITS` and `PRELOAD`.
+        """
         source = extract_program(response)
-        return None if source is None else Program(f"{PREAMBLE}\n{source}", self.cases, self.entry_point)
+        if source is None:
+            return None
+        return self.problem_id, Program(f"{PREAMBLE}\n{source}", self.cases, self.entry_point), source.strip()
 
 
 @dataclass(frozen=True)
@@ -114,25 +117,6 @@ def extract_program(response: str) -> str | None:
     lines = response.split("\n")
     fences = [i for i, line in enumerate(lines) if FENCE in line]
     return "\n".join(lines[fences[-2] + 1 : fences[-1]]) if len(fences) > 1 else None
-
-
-def verdicts(sandbox: Sandbox, pairs: Sequence[tuple[CodeProblem, str]]) -> list[Verdict]:
-    """Reward 1 for a response whose program passes all tests of its problem, else 0; the answer is the program.
-
-    Equal programs for a problem run once. The sandbox should have `LIMITS` and `PRELOAD`.
-    """
-    programs = [problem.program(response) for problem, response in pairs]
-    keys = [
-        (problem.problem_id, program and program.source) for (problem, _), program in zip(pairs, programs, strict=True)
-    ]
-    distinct = {key: program for key, program in zip(keys, programs, strict=True) if program is not None}
-    outcomes = dict(zip(distinct, sandbox.judge([*distinct.values()]), strict=True))
-    return [
-        Verdict(0.0, None)
-        if program is None
-        else Verdict(float(outcomes[key].status == "passed"), program.source.removeprefix(PREAMBLE).strip())
-        for key, program in zip(keys, programs, strict=True)
-    ]
 
 
 def functional_case(arguments: str, expected: str) -> Case:

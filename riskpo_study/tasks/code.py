@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from riskpo_study.errors import ConfigError
-from riskpo_study.tasks.protocol import SANDBOX, Difficulty, Prompt, Question, Split, Verdict
+from riskpo_study.tasks.protocol import Difficulty, Question, Split, Task, Verdict
+from riskpo_study.tasks.sandboxed import SANDBOX, verdicts
 from riskpo_study.tasks.splits import draw, set_aside
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ __all__ = ["Code"]
 EVALUATION = "livecodebench"
 
 
-class Code:
+class Code(Task):
     """The task of the sections ``task`` and ``code``: a difficulty is the part or the benchmark a problem is from.
 
     Asked and judged as LiveCodeBench does it, see ``datasets.code_problems``. Datasets are loaded when first asked for:
@@ -59,19 +60,14 @@ class Code:
         remedy = f"lower code.development = {self.config.development}"
         return draw(training, n, generator, self.config.training, remedy)
 
-    def prompt(self, question: Question) -> Prompt:
-        """LiveCodeBench's messages: what the system is, the problem and in which form to answer."""
-        return question.prompt
-
     def verify(self, question: Question, response: str) -> Verdict:
         """Reward 1 for a response whose last fenced block passes all tests, else 0."""
         return self.verify_all([(question, response)])[0]
 
     def verify_all(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
         """``verify`` of many, as fast as the sandbox can; equal programs for a problem run once."""
-        from riskpo_study.datasets.code_problems import verdicts
-
-        return verdicts(self.sandbox, [(question.payload["problem"], response) for question, response in pairs])
+        programs = [question.payload["problem"].program(response) for question, response in pairs]
+        return verdicts(self.sandbox, programs)
 
     @cached_property
     def sandbox(self) -> Sandbox:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import pandas as pd
 import torch
 
 from riskpo_study.errors import ConfigError
-from riskpo_study.seeds import derive, generator
-from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
+from riskpo_study.seeds import generator
+from riskpo_study.tasks import drawn
+from riskpo_study.tasks.protocol import Difficulty, Question, Split, Task, Verdict
 from riskpo_study.tasks.vocabulary import word_level
 
 if TYPE_CHECKING:
@@ -138,12 +138,7 @@ class _Problem(NamedTuple):
 
     @property
     def split(self) -> Split | Literal["training"]:
-        match derive(0, "countdown", self.name) % 10:
-            case 0:
-                return "held_out"
-            case 1:
-                return "development"
-        return "training"
+        return drawn.part(drawn.TENTHS, "countdown", self.name)
 
     @property
     def prompt(self) -> str:
@@ -177,14 +172,14 @@ class _Solved(NamedTuple):
         return parts[0][0]
 
 
-class Countdown:
+class Countdown(Task):
     """The task of the settings ``task``: a question has one of ``numbers`` many numbers, its difficulty.
 
     Raises ConfigError when ``largest_number`` or ``largest_target`` is above 1000.
     """
 
     name = "countdown"
-    modules: tuple[str, ...] = ("tasks/countdown", "tasks/vocabulary")
+    modules: tuple[str, ...] = ("tasks/countdown", "tasks/drawn", "tasks/vocabulary")
 
     def __init__(self, config: TaskConfig) -> None:
         for key in ("largest_number", "largest_target"):
@@ -197,19 +192,10 @@ class Countdown:
         """How many numbers questions have."""
         return [*sorted(self.config.numbers)]
 
-    @property
-    def provenance(self) -> Mapping[str, object]:
-        """Nothing: the settings decide every question."""
-        return {}
-
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different training questions in random order, equally many of each difficulty."""
         mixture = self._mixture(n, self.config.numbers, generator, distinct=True)
         return [_question(solved) for solved in mixture]
-
-    def prompt(self, question: Question) -> Prompt:
-        """``3 7 12 = 15 :``, the numbers in ascending order."""
-        return question.prompt
 
     def verify(self, question: Question, response: str) -> Verdict:
         """Reward 1 for an expression of exactly the question's numbers that equals the target, else 0."""
@@ -230,10 +216,6 @@ class Countdown:
                 self.config.questions, size, split, generator(0, "countdown", split, size), distinct=True
             )
         ]
-
-    def overlap(self) -> pd.DataFrame:
-        """Nothing: a hash of the problem decides its split."""
-        return pd.DataFrame()
 
     def demonstrations(
         self, n: int, generator: torch.Generator, difficulties: Collection[int] | None = None

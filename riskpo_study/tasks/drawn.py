@@ -6,14 +6,22 @@ Countdown, the task of the study, draws a thousand expressions at a time, and so
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, Protocol, TypeVar
 
 import torch
 
 from riskpo_study.errors import ConfigError
+from riskpo_study.seeds import derive
+from riskpo_study.tasks.protocol import Split
 
-__all__ = ["Problem", "first", "mixture", "seeded"]
+__all__ = ["TENTHS", "Problem", "first", "mixture", "part", "seeded"]
+
+TENTHS: tuple[Split | Literal["training"], ...] = (
+    "held_out", "development", "training", "training", "training",
+    "training", "training", "training", "training", "training",
+)  # fmt: skip
+"""The usual splits, for `part`."""
 
 
 class Problem(Protocol):
@@ -27,6 +35,12 @@ class Problem(Protocol):
 
 
 P = TypeVar("P", bound=Problem)
+T = TypeVar("T")
+
+
+def part(parts: Sequence[T], *purpose: str | int) -> T:
+    """Which of them a hash of the purpose chooses, whatever the seeds and settings."""
+    return parts[derive(0, *purpose) % len(parts)]
 
 
 def seeded(generator: torch.Generator) -> random.Random:

@@ -26,13 +26,13 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import pandas as pd
 import torch
 from PIL import Image, ImageDraw
 
 from riskpo_study.seeds import derive
 from riskpo_study.tasks import drawn
-from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
+from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Task, Verdict
+from riskpo_study.tasks.vocabulary import word_level
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from riskpo_study.config import Geometry as GeometryConfig
     from riskpo_study.config import Task as TaskConfig
 
-__all__ = ["FIGURES", "SIZE", "Geometry", "final_number", "render"]
+__all__ = ["SIZE", "Geometry", "final_number"]
 
 SIZE = 64  # pixels, of both sides
 CELL = 8  # pixels, for a mark; a label has twice that
@@ -63,7 +63,6 @@ GLYPHS = {  # 3 pixels wide, 5 high, from the top, a digit a row
     "8": "75757", "9": "75717", "A": "25755", "B": "65656", "C": "34443", "D": "65556", "x": "05255",
 }  # fmt: skip
 
-FIGURES = ("bars", "angles", "lengths", "counting")
 TEXT = ("Find", "Count", "the", "and", "length", "perimeter", "x", ".", ",")
 WORDS = (*map(str, range(361)), " + ", " - ", " = ", *TEXT, *BARS, *MARKS)
 VISION = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
@@ -94,12 +93,7 @@ class _Problem(NamedTuple):
 
     @property
     def split(self) -> Split | Literal["training"]:
-        match derive(0, "geometry", self.name) % 10:
-            case 0:
-                return "held_out"
-            case 1:
-                return "development"
-        return "training"
+        return drawn.part(drawn.TENTHS, "geometry", self.name)
 
     @property
     def used(self) -> list[int]:
@@ -322,11 +316,11 @@ def _solution(problem: _Problem, rng: random.Random) -> str:
     return said
 
 
-class Geometry:
+class Geometry(Task):
     """The task of the sections ``task`` and ``geometry``: a difficulty is how many quantities a question combines."""
 
     name = "geometry"
-    modules: tuple[str, ...] = ("tasks/geometry", "tasks/drawn")
+    modules: tuple[str, ...] = ("tasks/geometry", "tasks/drawn", "tasks/vocabulary")
 
     def __init__(self, task: TaskConfig, config: GeometryConfig) -> None:
         self.config, self.each = config, task.questions
@@ -341,18 +335,10 @@ class Geometry:
         """The settings, which decide every question."""
         return {"figures": self.config.figures, "quantities": self.config.quantities}
 
-    def overlap(self) -> pd.DataFrame:
-        """Nothing: a hash of the problem decides its split."""
-        return pd.DataFrame()
-
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different training questions in random order, equally many of each difficulty."""
         mixture = self._mixture(n, self.config.quantities, drawn.seeded(generator), set())
         return [_question(problem) for problem in mixture]
-
-    def prompt(self, question: Question) -> Prompt:
-        """A message of the user: the figure, then what to find."""
-        return question.prompt
 
     def verify(self, question: Question, response: str) -> Verdict:
         """Reward 1 for a response that ends with the right number, in any notation, else 0."""
@@ -377,26 +363,10 @@ class Geometry:
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """Digits, signs with the spaces around them, and words; as in Qwen2.5-VL an image stands between two marks."""
-        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-        from transformers import PreTrainedTokenizerFast
+        from tokenizers import decoders
 
-        special = ["<pad>", "<eos>", "<unk>"]
-        words = [*special, *VISION, *WORDS]
-        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-        split = Regex(r" [-+=] |[0-9]+|[A-Za-z]+|[.,]")
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(split, behavior="removed", invert=True)
-        tokenizer.decoder = decoders.Fuse()
-        return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            pad_token="<pad>",
-            eos_token="<eos>",
-            unk_token="<unk>",
-            additional_special_tokens=list(VISION),
-            padding_side="left",
-            model_input_names=["input_ids", "attention_mask"],
-            clean_up_tokenization_spaces=False,
-            chat_template=CHAT,
-        )
+        split = r" [-+=] |[0-9]+|[A-Za-z]+|[.,]"
+        return word_level(WORDS, split, marks=VISION, decoder=decoders.Fuse(), chat_template=CHAT)
 
     def _mixture(
         self, n: int, difficulties: Collection[int], rng: random.Random, taken: set[str] | None
@@ -412,6 +382,7 @@ class Geometry:
 
 
 def _prompt(problem: _Problem) -> Prompt:
+    """A message of the user: the figure, then what to find."""
     parts = [{"type": "image", "image": render(problem)}, {"type": "text", "text": problem.text}]
     return [{"role": "user", "content": parts}]
 

@@ -13,7 +13,7 @@ import torch
 
 from riskpo_study import datasets
 from riskpo_study.errors import ConfigError
-from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Verdict
+from riskpo_study.tasks.protocol import Difficulty, Prompt, Question, Split, Task, Verdict
 from riskpo_study.tasks.splits import draw, set_aside
 from riskpo_study.verify.math_answers import LIBRARIES, MathGrader
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Math"]
 
 
-class Math:
+class Math(Task):
     """The task of the sections ``task`` and ``math``: the difficulty of a question is the dataset it is from.
 
     Raises ConfigError for a folder that is not there and where the extra ``math`` is not installed. Datasets are loaded
@@ -43,7 +43,7 @@ class Math:
             raise ConfigError(
                 f"math.folder = {config.folder!r} is no folder: name one that holds the datasets, or none for the hub."
             )
-        self.config, self.most_asked = config, task.questions
+        self.config, self.each = config, task.questions
         self._loaded: dict[str, datasets.Loaded] = {}
         self._grader = MathGrader(config.workers, config.seconds)
 
@@ -88,8 +88,8 @@ class Math:
     def questions(self, split: Split) -> list[Question]:
         """The first ``task.questions`` of every evaluation dataset, or of the questions that training leaves out."""
         if split == "development":
-            return self._training[0][: self.most_asked]
-        return [question for name in self.config.evaluation for question in self._questions(name)[: self.most_asked]]
+            return self._training[0][: self.each]
+        return [question for name in self.config.evaluation for question in self._questions(name)[: self.each]]
 
     def overlap(self) -> pd.DataFrame:
         """How many questions of each evaluation dataset training has as well, see `datasets.overlap_by_source`."""

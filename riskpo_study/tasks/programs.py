@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from textwrap import indent
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import pandas as pd
 import torch
 
 from riskpo_study.seeds import derive
 from riskpo_study.tasks import drawn
-from riskpo_study.tasks.protocol import SANDBOX, Difficulty, Prompt, Question, Split, Verdict
+from riskpo_study.tasks.protocol import Difficulty, Question, Split, Task, Verdict
+from riskpo_study.tasks.sandboxed import SANDBOX, verdicts
 from riskpo_study.tasks.vocabulary import word_level
 from riskpo_study.verify.sandbox import Case, Limits, Program, Sandbox
 
@@ -188,7 +188,7 @@ class _Problem:
 
     @functools.cached_property
     def split(self) -> Part:
-        return PARTS[derive(0, "programs", "split", self.name) % len(PARTS)]
+        return drawn.part(PARTS, "programs", "split", self.name)
 
     def prompt(self) -> str:
         """The outputs for SHOWN, of which type they are, and the building blocks of the body."""
@@ -225,7 +225,7 @@ def _easier(operations: int) -> frozenset[str]:
     return frozenset(behaviours)
 
 
-class Programs:
+class Programs(Task):
     """The task of the sections ``task`` and ``programs``: a difficulty is how many operations a program has."""
 
     name = "programs"
@@ -244,18 +244,10 @@ class Programs:
         """The settings, which decide every question."""
         return {"operations": self.config.operations}
 
-    def overlap(self) -> pd.DataFrame:
-        """Nothing: a hash of the behaviour decides its split."""
-        return pd.DataFrame()
-
     def sample(self, n: int, generator: torch.Generator) -> list[Question]:
         """``n`` different training questions in random order, equally many of each difficulty."""
         mixture = _mixture(n, self.config.operations, "training", drawn.seeded(generator), set())
         return [_question(problem) for problem in mixture]
-
-    def prompt(self, question: Question) -> Prompt:
-        """Inputs and outputs, the type of what the function returns, building blocks: ``… -> int with max * :``."""
-        return question.prompt
 
     def verify(self, question: Question, response: str) -> Verdict:
         """Reward 1 for a function body that returns what it should for every hidden input, else 0."""
@@ -267,18 +259,11 @@ class Programs:
         A response is a program, and an answer, where Python can parse it as a function's body.
         """
         sources = [source_of(response) for _, response in pairs]
-        programs = {
-            (question.id, source): Program(source, question.payload["cases"], "f")
-            for (question, _), source in zip(pairs, sources, strict=True)
-            if source is not None
-        }
-        passed = dict(zip(programs, self.sandbox.judge([*programs.values()]) if programs else (), strict=True))
-        return [
-            Verdict(0.0, None)
-            if source is None
-            else Verdict(float(passed[question.id, source].status == "passed"), source)
+        programs = [
+            None if source is None else (question.id, Program(source, question.payload["cases"], "f"), source)
             for (question, _), source in zip(pairs, sources, strict=True)
         ]
+        return verdicts(self.sandbox, programs)
 
     @functools.cached_property
     def sandbox(self) -> Sandbox:

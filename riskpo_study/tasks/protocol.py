@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
-    from riskpo_study.verify.sandbox import Sandbox
-
 Split = Literal["development", "held_out"]
 
 Difficulty = int | str
@@ -27,12 +25,6 @@ Prompt = str | Sequence[Mapping[str, Any]]
 The content is a text, or a list of parts as `transformers` has them: `{"type": "text", "text": ...}` and, for models
 that see, `{"type": "image", "image": PIL.Image.Image}`.
 """
-
-
-SANDBOX: tuple[str, ...] = (
-    "verify/sandbox", "verify/sandbox_worker/candidate", "verify/sandbox_worker/kernel", "verify/sandbox_worker/loop",
-)  # fmt: skip
-"""The `modules` of the sandbox."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +82,10 @@ class Task(Protocol):
         """Judge a response; never raises, whatever the string."""
         ...
 
+    def verify_all(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
+        """`verify` of every question and response; for a task that judges many together faster than one by one."""
+        return [self.verify(*pair) for pair in pairs]
+
     def questions(self, split: Split) -> list[Question]:
         """The fixed questions of an evaluation split, ordered by difficulty."""
         ...
@@ -101,23 +97,6 @@ class Task(Protocol):
         return pd.DataFrame()
 
 
-class SandboxedTask(Task, Protocol):
-    """A task that runs what the policy writes; what holds it goes into the manifest of a run."""
-
-    @property
-    def sandbox(self) -> Sandbox:
-        """Where programs run; started when first needed."""
-        ...
-
-
-class BatchTask(Task, Protocol):
-    """A task whose verification is worth several processes."""
-
-    def verify_all(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
-        """`verify` of every question and response."""
-        ...
-
-
 class TeachableTask(Task, Protocol):
     """A task that can also show solutions, so that a base model can be trained for it from nothing."""
 
@@ -127,7 +106,7 @@ class TeachableTask(Task, Protocol):
 
     def demonstrations(
         self, n: int, generator: torch.Generator, difficulties: Collection[int] | None = None
-    ) -> list[tuple[str, str]]:
+    ) -> Sequence[tuple[Prompt, str]]:
         """``n`` pairs (prompt, solution) of the training split; by default of the levels that the task asks."""
         ...
 
@@ -137,7 +116,7 @@ def verdicts(task: Task, questions: Sequence[Question], responses: Sequence[Sequ
     pairs = [
         (question, text) for question, row in zip(questions, responses, strict=True) for text in dict.fromkeys(row)
     ]
-    verify_all = getattr(task, "verify_all", None)
-    judged = verify_all(pairs) if verify_all else [task.verify(*pair) for pair in pairs]
-    by_text = {(question.id, text): verdict for (question, text), verdict in zip(pairs, judged, strict=True)}
+    by_text = {
+        (question.id, text): verdict for (question, text), verdict in zip(pairs, task.verify_all(pairs), strict=True)
+    }
     return [[by_text[question.id, text] for text in row] for question, row in zip(questions, responses, strict=True)]
