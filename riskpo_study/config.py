@@ -54,6 +54,7 @@ OpenLevel = Annotated[float, Interval(0, 1, excluded=(0, 1))]
 Numbers = tuple[Annotated[int, Interval(2, 5, excluded=())], ...]
 Operations = tuple[Annotated[int, Interval(1, 6, excluded=())], ...]
 Quantities = tuple[Annotated[int, Interval(1, 4, excluded=())], ...]
+LARGEST_PATCH = 56
 MAY_BE_EMPTY = object()
 """Mark of a list that may have no values."""
 
@@ -255,6 +256,11 @@ class BaseModel(Section):
         _require_multiple("base_model.width", self.width, "base_model.heads", self.heads)
         _require_multiple("base_model.heads", self.heads, "base_model.kv_heads", self.kv_heads)
         _require_multiple("base_model.vision_width", self.vision_width, "base_model.heads", self.heads)
+        if self.patch_size > LARGEST_PATCH:
+            raise ConfigError(
+                f"base_model.patch_size = {self.patch_size} must be at most {LARGEST_PATCH} pixels: two patches side by "
+                "side have to fit into a window of Qwen2.5-VL's vision transformer."
+            )
 
 
 @dataclass(frozen=True)
@@ -407,6 +413,7 @@ class Evaluation(Section):
         if 1 not in self.ks:
             raise ConfigError(f"evaluation.ks = {list(self.ks)} lacks 1: the accuracy is pass@1.")
         _require_distinct("evaluation.quantile_levels", self.quantile_levels)
+        _require_distinct("evaluation.white_images", self.white_images)
         if max(self.ks) > self.samples:
             raise ConfigError(
                 f"evaluation.ks contains {max(self.ks)}, but pass@k needs k <= evaluation.samples = {self.samples}."
@@ -633,7 +640,9 @@ def _checked(path: str, value: Any, kind: Any) -> Any:
     if origin is Annotated:
         bare, interval = get_args(kind)
         if interval is MAY_BE_EMPTY:
-            return _checked(path, value, bare) if value or isinstance(value, str) else ()
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise ConfigError(f"{path} = {value!r} must be a list.")
+            return _checked(path, value, bare) if value else ()
         value = _checked(path, value, bare)
         if value not in interval:
             raise ConfigError(f"{path} = {value} must be {interval}.")

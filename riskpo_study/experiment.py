@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from riskpo_study import algorithms, checkpoints, distributed, files, rollouts, runs, seeds, tasks, tracking
 from riskpo_study.config import Config, load
-from riskpo_study.errors import ConfigError, DataError, RunError
+from riskpo_study.errors import exit_code
 from riskpo_study.policy import Policy
 from riskpo_study.sampling import counts, sample_batches
 from riskpo_study.tasks.protocol import Question, Task
@@ -164,12 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="of the run")
     parser.add_argument("existing", choices=["resume", "replace"], nargs="?", default="resume")
     given = parser.parse_args(arguments)
-    try:
-        train(load(given.params), given.algorithm, given.seed, given.base_model, given.folder, given.existing)
-    except (ConfigError, DataError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    run = (given.algorithm, given.seed, given.base_model, given.folder, given.existing)
+    return exit_code(lambda: train(load(given.params), *run))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,9 @@ def rehearse(profile: str, folder: Path, overrides: Iterable[str] = ()) -> None:
     ]
     for command in commands:
         if subprocess.run(command, cwd=copy, env=environment, check=False).returncode:
-            raise RunError(f"the rehearsal of {profile} failed in {copy}; what went wrong is above")
+            raise RunError(
+                f"the rehearsal of {profile} failed; what went wrong is above, and --keep FOLDER leaves all behind"
+            )
 
 
 def _copy_tree(root: Path, copy: Path) -> None:
@@ -80,7 +82,7 @@ def _copy_tree(root: Path, copy: Path) -> None:
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=root, capture_output=True, check=True).stdout.decode().rstrip("\0").split("\0")
     for name in names:
-        if (root / name).exists() and not name.startswith("results/"):  # deleted files are still listed
+        if (root / name).is_file() and not name.startswith("results/"):  # deleted files are still listed
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy / name)
 

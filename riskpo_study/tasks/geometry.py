@@ -44,7 +44,7 @@ __all__ = ["SIZE", "Geometry", "final_number"]
 
 SIZE = 64  # pixels, of both sides
 CELL = 8  # pixels, for a mark; a label has twice that
-LONGEST = 256  # characters of a response that are read
+LONGEST = 256  # digits and signs of a number that is read
 CELLS, MIDDLE = SIZE // CELL, SIZE // 2
 PATIENCE = 5_000  # problems drawn in a row without a new one before there are held to be no more
 
@@ -288,9 +288,9 @@ def final_number(response: str) -> Fraction | None:
 
     An integer, decimal or fraction; spaces, a full stop, dollar and degree signs around it do not matter.
     """
-    end = response[-LONGEST:].rpartition("=")[2]
-    text = end.strip(AROUND).removesuffix(".").strip(AROUND)
-    if not NUMBER.fullmatch(text):
+    end = response.rpartition("=")[2].strip(AROUND)
+    text = end.removesuffix(".").strip(AROUND)
+    if len(text) > LONGEST or not NUMBER.fullmatch(text):
         return None
     try:
         return Fraction(text)
