@@ -258,8 +258,8 @@ class BaseModel(Section):
         _require_multiple("base_model.vision_width", self.vision_width, "base_model.heads", self.heads)
         if self.patch_size > LARGEST_PATCH:
             raise ConfigError(
-                f"base_model.patch_size = {self.patch_size} must be at most {LARGEST_PATCH} pixels: two patches side by "
-                "side have to fit into a window of Qwen2.5-VL's vision transformer."
+                f"base_model.patch_size = {self.patch_size} must be at most {LARGEST_PATCH}: the vision "
+                "transformer's windows are two patches wide."
             )
 
 

@@ -72,9 +72,7 @@ def rehearse(profile: str, folder: Path, overrides: Iterable[str] = ()) -> None:
     ]
     for command in commands:
         if subprocess.run(command, cwd=copy, env=environment, check=False).returncode:
-            raise RunError(
-                f"the rehearsal of {profile} failed; what went wrong is above, and --keep FOLDER leaves all behind"
-            )
+            raise RunError(f"the rehearsal of {profile} failed: see above, or keep everything with --keep FOLDER")
 
 
 def _copy_tree(root: Path, copy: Path) -> None:

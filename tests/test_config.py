@@ -182,12 +182,11 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("risk.omega", 10**400, "risk.omega has 401 digits: give a smaller number."),
         ("runs.further_seeds", 3, "runs.further_seeds = 3 must be a list."),
         ("evaluation.white_images", None, "evaluation.white_images = None must be a list."),
-        ("evaluation.white_images", ["base", "base"], "evaluation.white_images lists base twice."),
+        ("evaluation.white_images", ["base", "base"], "evaluation.white_images lists 'base' twice."),
         (
             "base_model.patch_size",
             57,
-            "base_model.patch_size = 57 must be at most 56 pixels: two patches side by side have to fit into a window "
-            "of Qwen2.5-VL's vision transformer.",
+            "base_model.patch_size = 57 must be at most 56: the vision transformer's windows are two patches wide.",
         ),
         (
             "task.name",

@@ -282,7 +282,7 @@ def test_the_ablation_sets_white_images_beside_the_others(trained, tmp_path, mon
     model_evaluation.evaluate(study, {0: study.results / "base_model"}, study.results / "base", 0)
     found = white_images.ask(study)
     assert list(found["images"].unique()) == ["as they are", "white"]
-    assert white_images.main() == 0
+    assert white_images.main([]) == 0
     written = pd.read_csv(study.results / "tables" / "01_base_model" / "white_images.csv")
     pd.testing.assert_frame_equal(written, found, rtol=1e-5, check_dtype=False)
 
