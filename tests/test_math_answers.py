@@ -59,6 +59,11 @@ RIGHT: dict[str, list[str]] = {
     r"12\pi": [r"12\pi \text{ cm}^2", "12π", r"12 \cdot \pi", r"\pi \cdot 12", "37.699112", r"12\pi square inches"],
     # expressions
     r"2\sqrt{3}": [r"2\sqrt3", r"\sqrt{12}", r"\sqrt 3 \cdot 2", "2√3", "2sqrt(3)", "3.464102", r"\frac{6}{\sqrt{3}}"],
+    r"\sqrt{221}": ["√221", "√ 221", "√(221)", "√{221}", r"\sqrt221", r"\sqrt 221", "sqrt221", "sqrt(221)"],
+    r"8\sqrt{13}": ["8√13", r"8\sqrt13", "8sqrt13", "8√13 cm", "8 · √13", r"√13 \cdot 8", "√832"],
+    r"5\sqrt{2}": ["√50", "5√2", r"\sqrt50"],
+    r"\sqrt{34}x": ["√34x", r"\sqrt34 x", "x√34"],
+    r"\frac{\sqrt{10}}{2}": ["√10/2", "√2.5", r"\sqrt2.5", r"\frac{√10}{2}"],
     r"\frac{\pi}{4}": [r"\pi/4", r"\frac{1}{4}\pi", r"\dfrac\pi4", r"\arctan 1"],
     r"(x+1)^2": ["x^2+2x+1", "(1+x)(x+1)", "y = (x + 1)^2", "f(x) = x^2 + 2x + 1"],
     "6+9i": ["9i+6", "6 + 9i", "3(2+3i)", r"6+9\mathrm{i}"],
@@ -108,6 +113,7 @@ WRONG: dict[str, list[str]] = {
     "2516_8": ["2516_9", "2517_8"],
     r"50\%": ["5", "500", "0.05"],
     r"2\sqrt{3}": [r"3\sqrt{2}", "3.46", r"2\sqrt[3]{3}", "2"],
+    r"42\sqrt{2}": ["2√221", r"2\sqrt221", "2sqrt221"],  # LaTeX would print the latter as the root of 2, times 21
     "1000000": ["1000001", "999999"],
     r"(x+1)^2": ["x^2+1", "(y+1)^2", "(x-1)^2"],
     "2c": ["2", "2d", "3c"],
@@ -189,6 +195,7 @@ RESPONSES = [
     ("18", "Final Answer: The final answer is $18$. I hope it is correct.", True),
     ("18", "So the answer is that she makes $18 every day.", True),
     ("18", "The answer is 3 + 15 = 18 dollars.", True),
+    (r"8\sqrt{13}", "The answer is 8√13.", True),
     ("B", "The correct answer is (B).", True),
     ("east", "Therefore, the answer is **East**.", True),
     ("3,4", "The answers are 3 and 4.", True),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -645,6 +646,45 @@ def test_wall_time_is_per_case(sandbox: Sandbox) -> None:
     assert outcome == Outcome("limit", (True, False), "more than 2.0 s")
 
 
+def test_a_slow_comparison_makes_no_other_program_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(output: str, expected: str) -> bool:
+        time.sleep(3.0 if output == "slow\n" else 0.0)
+        return same_output(output, expected)
+
+    with Sandbox(LIMITS, 3) as sandbox:
+        monkeypatch.setattr("riskpo_study.verify.sandbox.same_output", slow)
+        finished = stdin("import time\ntime.sleep(0.5)\nprint('done')")
+        between_cases = function("import time\nf = time.sleep", ([1.5], None), ([1.9], None))
+        outcomes = sandbox.judge([stdin("print('slow')"), finished, between_cases])
+    assert [outcome.status for outcome in outcomes] == ["wrong", "passed", "passed"]
+
+
+def test_a_function_that_has_answered_all_need_not_return() -> None:
+    answers = """
+        import os, time
+        for number in range(3, 99):
+            try: os.write(number, b"2\\n3\\n")
+            except OSError: pass
+        time.sleep(60)
+    """
+    with Sandbox(replace(LIMITS, wall_seconds=60.0), 1) as sandbox:
+        start = time.monotonic()
+        outcomes = sandbox.judge([function(answers, ([1], 2), ([2], 3)), HONEST])
+        assert time.monotonic() - start < 10
+    assert outcomes == [Outcome("passed", (True, True), "")] * 2
+
+
+def test_what_failed_has_not_passed() -> None:
+    with Sandbox(replace(LIMITS, output_bytes=1000), 1) as sandbox:
+        noisy = stdin("import sys\nsys.stderr.write('x\\n' * 1000)\nprint('done')")
+        assert sandbox.judge([noisy] * 5) == [Outcome("limit", (False,), "more than 1000 bytes of output")] * 5
+
+
+def test_an_exception_without_a_message_is_named(sandbox: Sandbox) -> None:
+    source = "class Odd(Exception):\n def __str__(self): raise ValueError\nraise Odd"
+    assert judge(sandbox, stdin(source)) == Outcome("error", (False,), "Odd: its message cannot be made")
+
+
 def test_cpu_time_is_per_case() -> None:
     spend = """
         import time
@@ -758,6 +798,15 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         Program("", [Case([1], 1)])
     with pytest.raises(DataError, match="Case 1: arguments of f must be a list, not str"):
         Program("", [Case([1], 1), Case("1", 1)], "f")
+    for case in (Case("", None), Case("", "1", [2])):
+        with pytest.raises(DataError, match="Case 0: an expected answer must be a str, not (None|2): correct it or"):
+            Program("", [case])
+    for value in ({1}, Decimal(1), float("nan"), {(1, 2): 3}, 10**5000):
+        for case in (Case([1], value), Case([1], 1, [value])):
+            with pytest.raises(
+                DataError, match="Case 1: an expected answer must be what f can return, of JSON's types and"
+            ):
+                Program("", [Case([1], ["NaN", None, True, 1.5, float("inf"), {"a": (1,)}]), case], "f")
     monkeypatch.setattr("riskpo_study.verify.sandbox.shutil.which", lambda name: None)
     with pytest.raises(RunError, match=r"none: .*bwrap is not on the PATH|bubblewrap: bwrap is not on the PATH"):
         Sandbox(LIMITS, 1, ISOLATIONS["bubblewrap"])
@@ -791,6 +840,9 @@ def test_equal_numbers_are_equal_outputs(rows: list[list[Decimal]]) -> None:
         ("sNaN", "1", False),
         ("1e999999999", "1", False),
         ("", "", True),
+        ("1 2 x", "1 2", False),
+        ("1 2", "1 2 3", False),
+        ("2 sNaN", "1 2", False),
     ],
 )
 def test_outputs_are_compared_as_published(output: str, expected: str, same: bool) -> None:
@@ -807,6 +859,24 @@ json_values = st.recursive(
 def test_values_are_compared_as_python_does(one: Any, other: Any) -> None:
     assert same_value(json.dumps(one).encode(), one)
     assert same_value(json.dumps(one).encode(), other) == (one == other)
+
+
+def test_a_huge_answer_to_a_small_question_costs_little() -> None:
+    large = 4 << 20
+    answers = ["1 " * large, "1\n" * large, "1 " * large + "x"]
+    value = b"[" + b"[]," * large + b"[]]"
+    tracemalloc.start()
+    try:
+        assert not any(same_output(answer, "1 2") for answer in answers)
+        assert not same_value(value, [[]])
+        assert tracemalloc.get_traced_memory()[1] < 8 * large
+    finally:
+        tracemalloc.stop()
+
+
+def test_equal_numbers_may_be_spelled_at_different_length() -> None:
+    assert same_value(b"1.0", True) and same_value(b"1" + b"0" * 22, 1e22)
+    assert same_value(str(int(1e308)).encode(), 1e308) and same_value(b"1e+308", int(1e308))
 
 
 @given(st.binary(max_size=60))

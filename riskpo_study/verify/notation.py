@@ -58,13 +58,16 @@ _REWRITES = [
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
         (r"\\degree(?![A-Za-z])", r"^\\circ "),
         (r"\^\s*(?:\{\s*(?:\\circ|o)\s*\}|(?:\\circ|o)(?![A-Za-z]))\s*(?:(?:\\text\s*\{\s*[CF]\s*\}|[CF])\s*$)?", ""),
-        # Words and functions as they are typed without LaTeX: infinity, pi, sqrt(2).
+        # Words and functions as they are typed without LaTeX: infinity, pi, sqrt(2), sqrt34, and √221 by way of _SIGNS.
         (r"bmatrix", "pmatrix"),
         (r"(?<![A-Za-z\\])infinity(?![A-Za-z])", r"\\infty "),
         (r"\+\s*\\infty", r"\\infty"),
         (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
         (r"\\?(?<![A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"\\sqrt\s*([A-Za-z0-9])", r"\\sqrt{\1}"),
+        # A root without braces is that of the whole number: whoever types \sqrt221 means 221, and so the evaluation of
+        # Qwen2.5-Math reads it. LaTeX, and with it math-verify, put only the first digit under the root: 21√2.
+        (r"\\?(?<![A-Za-z])sqrt\s*(\d+(?:\.\d+)?)", r"\\sqrt{\1}"),
+        (r"\\sqrt\s*([A-Za-z])", r"\\sqrt{\1}"),
         (r" +", " "),
     ]
 ]  # fmt: skip

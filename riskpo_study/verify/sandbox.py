@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal, InvalidOperation
+from operator import eq
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from signal import SIGKILL, SIGXCPU, Signals
@@ -43,6 +44,7 @@ START = 60.0  # seconds in which it must have started, from a cold disk on a bus
 ATTEMPTS = 2  # a program whose worker dies twice is held to be the reason
 USERS = range(61184, 65520)  # user ids for candidates, those that systemd sets aside for the purpose
 LONGEST_MESSAGE = 200
+LONGEST_SPELLING = 64  # JSON texts of equal values differ in length by less than this: 1e+308 and its 309 digits by 52
 SIGNALS = {signal.value: signal.name for signal in Signals}  # those in real time have no names
 
 _START = "import sys; sys.path.append({folder!r}); from {package} import loop; loop.run()"
@@ -100,6 +102,14 @@ class Program:
             if not isinstance(case.given, kind if kind is str else (list, tuple)):
                 style = f"arguments of {self.entry_point}" if self.entry_point else "standard input"
                 raise DataError(f"Case {i}: {style} must be a {kind.__name__}, not {type(case.given).__name__}.")
+            for value in (case.expected, *case.alternatives):
+                if not (_can_be_returned(value) if self.entry_point else isinstance(value, str)):
+                    returned = f"what {self.entry_point} can return, of JSON's types and not NaN"
+                    wanted = returned if self.entry_point else "a str"
+                    raise DataError(
+                        f"Case {i}: an expected answer must be {wanted}, not {_shown(value)}: correct it or leave out "
+                        "the case."
+                    )
 
 
 @dataclass(frozen=True)
@@ -283,6 +293,8 @@ class _Trial:
 
     def receive(self, buffer: bytearray, data: bytes) -> bool:
         """Take in output; whether a further case has passed."""
+        if self.decided:
+            return False  # until the process is dead
         self.size += len(data)
         buffer += data
         if self.size > self.limits.output_bytes:
@@ -306,6 +318,8 @@ class _Trial:
 
     def end(self, status: int, cpu_seconds: float) -> None:
         """The process has ended: by its exit status or, negative, a signal."""
+        if self.decided:
+            return
         allowed = self.limits.cpu_seconds * (len(self.program.cases) if self.program.entry_point else 1)
         # The kernel counts CPU time in ticks, hence roughly.
         if status == -SIGXCPU or (status == -SIGKILL and cpu_seconds >= 0.5 * allowed):
@@ -408,21 +422,31 @@ class _Worker:
 
     def _read_report(self, _: int, __: DefaultSelector) -> None:
         try:
-            message = self.control.recv(CHUNK)
+            message = self.control.recv(CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
         except ConnectionError:
             message = b""
         self.report = json.loads(message) if message else None
         self.dead = not message
 
     def settle(self, selector: DefaultSelector) -> _Trial | None:
-        """After events: end what is over, kill what has had its time. Returns a trial that must be run again."""
+        """After events: end what is over, kill what is decided or has had its time.
+
+        Returns a trial that must be run again.
+        """
         trial = self.trial
         assert trial
         late = time.monotonic() >= self.deadline
+        if late:
+            # Or only this process is, which may have compared another program's output meanwhile.
+            self._read_report(self.control.fileno(), selector)
+            self._drain(trial, selector)
+            late = time.monotonic() >= self.deadline
         if self.report is None and not self.dead:
             if late and self.killed:
                 self.dead = True  # it does not obey
-            elif late or (trial.failure and not self.killed):
+            elif late or (trial.decided and not self.killed):
                 trial.fail("limit", f"more than {self.limits.wall_seconds} s")
                 self._kill()
             if not self.dead:
@@ -435,10 +459,13 @@ class _Worker:
         with suppress(OSError):
             self.control.send(b"k")
 
-    def _finish(self, trial: _Trial, selector: DefaultSelector) -> None:
+    def _drain(self, trial: _Trial, selector: DefaultSelector) -> None:
         for descriptor in list(self.pipes):
-            while not trial.failure and self._read(descriptor, selector):
+            while not trial.decided and self._read(descriptor, selector):
                 pass
+
+    def _finish(self, trial: _Trial, selector: DefaultSelector) -> None:
+        self._drain(trial, selector)
         for descriptor in self.pipes:
             selector.unregister(descriptor)
         selector.unregister(self.control)
@@ -542,15 +569,37 @@ def _among(same: Callable[[Any, Any], bool], answer: str | bytes, case: Case) ->
     return any(same(answer, value) for value in (case.expected, *case.alternatives))
 
 
+def _can_be_returned(value: Any) -> bool:
+    """Whether some answer is the `same_value`."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return "NaN" not in text or same_value(text.encode(), value)  # it may be a word in a text
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:LONGEST_MESSAGE]
+    except (ValueError, RecursionError):
+        return f"one of type {type(value).__name__} that is too large to print"
+
+
 def same_output(output: str, expected: str) -> bool:
     """LiveCodeBench's comparison: equal lines but for the space around them, or lines of equal decimal numbers."""
-    ours, theirs = ([line.strip() for line in text.strip().split("\n")] for text in (output, expected))
-    return len(ours) == len(theirs) and all(a == b or _same_numbers(a, b) for a, b in zip(ours, theirs, strict=True))
+    output, expected = output.strip(), expected.strip()
+    if output.count("\n") != expected.count("\n"):
+        return False  # before a large output is cut into lines
+    pairs = zip(output.split("\n"), expected.split("\n"), strict=True)
+    return all(ours.strip() == theirs.strip() or _same_numbers(ours, theirs) for ours, theirs in pairs)
 
 
-def _same_numbers(one: str, other: str) -> bool:
+def _same_numbers(output: str, expected: str) -> bool:
+    """Whether lines are of equal numbers. No more words of a long output are cut off than are expected, and one."""
+    theirs = expected.split()
+    ours = output.split(maxsplit=len(theirs))
     try:
-        return [Decimal(word) for word in one.split()] == [Decimal(word) for word in other.split()]
+        return len(ours) == len(theirs) and all(map(eq, map(Decimal, ours), map(Decimal, theirs)))
     except InvalidOperation:
         return False
 
@@ -558,6 +607,9 @@ def _same_numbers(one: str, other: str) -> bool:
 def same_value(answer: bytes, expected: Any) -> bool:
     """Whether the JSON text is the expected value, as Python compares: 1, 1.0 and true are equal, tuples are lists."""
     try:
-        return bool(json.loads(answer) == json.loads(json.dumps(expected)))
+        text = json.dumps(expected)
+        if len(answer) > LONGEST_SPELLING * len(text):
+            return False  # before seconds go into the JSON of a huge answer
+        return bool(json.loads(answer) == json.loads(text))
     except (ValueError, RecursionError):
         return False

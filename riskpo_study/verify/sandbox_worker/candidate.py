@@ -160,5 +160,8 @@ def _allow(cpu_seconds: int) -> None:
 
 
 def _complain(error: BaseException) -> None:
+    message = "its message cannot be made"
     with suppress(BaseException):
-        os.write(2, f"{type(error).__name__}: {error}".encode(errors="replace")[:1000])
+        message = str(error)
+    with suppress(BaseException):
+        os.write(2, f"{type(error).__name__}: {message}".encode(errors="replace")[:1000])
