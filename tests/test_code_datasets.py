@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pickle
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -167,20 +168,102 @@ def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
         decode_tests(bomb)
 
 
+def one_test(**changes: Any) -> dict[str, Any]:
+    """A field with a test that reads 1 and prints 2, but for the changes."""
+    return {"public_test_cases": json.dumps([{"input": "1", "output": "2", "testtype": "stdin"} | changes])}
+
+
+def function_tests(given: str, expected: str) -> dict[str, Any]:
+    called = {**one_test(input=given, output=expected, testtype="functional"), "private_test_cases": "[]"}
+    return {**called, "metadata": '{"func_name": "f"}'}
+
+
+EMPTY = base64.b64encode(zlib.compress(b"")).decode()
+DEEP = "[" * 100_000
+NESTED = "[" * 300 + "]" * 300
+REMEDY = ": correct it, or get the file again."
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"contest_date": "soon"}, "row 0 has no contest_date"),
-        ({"private_test_cases": "!"}, "row 0 .*abc1_a.* neither JSON nor packed"),
-        ({"public_test_cases": "[]", "private_test_cases": "[]"}, "no tests"),
-        ({"metadata": '{"func_name": "f"}'}, "a test is of type stdin, not functional"),
-        ({"metadata": None}, "not as published"),
-        ({"difficulty": None, "question_content": None, "public_test_cases": '[{"input": "1"}]'}, "testtype"),
+        ({"contest_date": "soon"}, "'contest_date' is 'soon', not a date in ISO format"),
+        ({"contest_date": None}, "'contest_date' is missing, not a date in ISO format"),
+        ({"contest_date": 20230507}, "'contest_date' is 20230507, not a date in ISO format"),
+        ({"question_content": None}, "'question_content' is missing, not a text"),
+        ({"question_content": 3}, "'question_content' is 3, not a text"),
+        ({"question_content": " "}, "'question_content' is ' ', not a text"),
+        ({"starter_code": 7}, "'starter_code' is 7, not a text"),
+        ({"starter_code": {"a": 1}}, "'starter_code' is {'a': 1}, not a text"),
+        ({"difficulty": None}, "'difficulty' is missing, not a text"),
+        ({"private_test_cases": "!" * 200}, "'private_test_cases' holds no tests that can be read (the tests are neit"),
+        ({"private_test_cases": ""}, "'private_test_cases' is '', not a text"),
+        ({"private_test_cases": None}, "'private_test_cases' is missing, not a text"),
+        (
+            {"private_test_cases": EMPTY},
+            "'private_test_cases' holds no tests that can be read (pickle exh",
+        ),
+        ({"public_test_cases": DEEP}, "'public_test_cases' holds no tests that can be read (JSON nested more than 200"),
+        ({"public_test_cases": "[]", "private_test_cases": "[]"}, "'private_test_cases' has no tests, nor has 'public"),
+        ({"metadata": '{"func_name": "f"}'}, "'public_test_cases.0.testtype' is 'stdin', not 'functional'"),
+        ({"metadata": '{"func_name": 3}'}, "'metadata' is of no use (3 cannot name a function): '{\"func_name\": 3}'"),
+        ({"metadata": '{"func_name": "os.system"}'}, "'metadata' is of no use ('os.system' cannot name a function)"),
+        ({"metadata": '{"func_name": "def"}'}, "'metadata' is of no use ('def' cannot name a function)"),
+        ({"metadata": '{"func_name": ""}'}, "'metadata' is of no use ('' cannot name a function)"),
+        ({"metadata": "[]"}, "'metadata' is of no use (no JSON object): '[]'"),
+        ({"metadata": None}, "'metadata' is missing, not a text"),
+        ({"metadata": DEEP}, "'metadata' is of no use (JSON nested more than 200 deep)"),
+        ({"public_test_cases": '[{"input": "1"}]'}, "'public_test_cases.0.testtype' is missing, not 'stdin'"),
+        (one_test(output=None), "'public_test_cases.0.output' is missing, not a text"),
+        (one_test(output=1), "'public_test_cases.0.output' is 1, not a text"),
+        (one_test(input=1), "'public_test_cases.0.input' is 1, not a text"),
+        (function_tests("1", "NaN"), "'public_test_cases.0' is of no use (no answer equals nan)"),
+        (function_tests("1,", "1"), "'public_test_cases.0' is of no use (Extra data"),
+        (function_tests(DEEP, "1"), "'public_test_cases.0' is of no use (JSON nested more than 200 deep)"),
+        (function_tests("1", NESTED), "'public_test_cases.0' is of no use (JSON nested more than 200 deep)"),
     ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_a_row_that_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    (tmp_path / "test.jsonl").write_text(json.dumps(row(1, "2023-05-07", **changes)))
-    with pytest.raises(DataError, match=message):
+    lines = [json.dumps(row(1, "2023-05-07")), json.dumps(row(2, "2023-05-07", **changes))]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError) as caught:
+        livecodebench.load("release_v1", folder=tmp_path)
+    said = str(caught.value)
+    assert said.startswith(f"livecodebench: row 2 (id livecodebench/abc2_a): field {message}") and said.endswith(REMEDY)
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize(
+    ("identifier", "message"),
+    [
+        ("abc1_a", "(id livecodebench/abc1_a): field 'question_id' is that of row 1, too"),
+        (None, "(id livecodebench/None): field 'question_id' is missing, not a text"),
+        (5, "(id livecodebench/5): field 'question_id' is 5, not a text"),
+        ("", "(id livecodebench/): field 'question_id' is '', not a text"),
+        (["x" * 1000], "field 'question_id' is ['xxxxxxxxxxxx...xxxxxxxxxxxxx'], not a text"),
+    ],
+    ids=["repeated", "null", "number", "empty", "long"],
+)
+def test_every_problem_has_an_id_of_its_own(tmp_path: Path, identifier: Any, message: str) -> None:
+    lines = [json.dumps(row(1, "2023-05-07")), json.dumps(row(2, "2023-05-08", question_id=identifier))]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError) as caught:
+        livecodebench.load("release_v1", folder=tmp_path)
+    said = str(caught.value)
+    assert said.startswith("livecodebench: row 2 (id ") and message + REMEDY in said and len(said) < 300
+
+
+def test_values_may_be_nested_as_deep_as_the_hash_can_follow(tmp_path: Path) -> None:
+    nested = "[" * 200 + "]" * 200
+    (tmp_path / "test.jsonl").write_text(json.dumps(row(1, "2023-05-07", **function_tests(nested, nested))))
+    (problem,) = livecodebench.load("release_v1", folder=tmp_path).problems
+    assert problem.cases[0].given == [problem.cases[0].expected]
+
+
+def test_a_line_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text(f"{json.dumps(row(1, '2023-05-07'))}\n{DEEP}\n")
+    with pytest.raises(DataError, match=r"test.jsonl cannot be read after 1 rows \(JSON nested more than 200 deep\)"):
         livecodebench.load("release_v1", folder=tmp_path)
 
 
@@ -350,13 +433,62 @@ def test_the_longest_tests_are_kept(tmp_path: Path) -> None:
     assert problem.cases == (Case("4444", "4"), Case("333", "3"))
 
 
+def test_copies_of_a_test_do_not_crowd_out_others(tmp_path: Path) -> None:
+    tests = {"inputs": ["4444", "1", "4444", "4444", "333"], "outputs": ["4", "1", "4", "4\n", "3"]}
+    called = {"fn_name": "f", "inputs": [[[1, 2]], [[1, 2]], [[3]]], "outputs": [[5], 5, 6]}
+    parquet(tmp_path, "taco", [{"problem": "x", "tests": json.dumps(some)} for some in (tests, called)])
+    stdin, method = deepcoder.load("taco", 2, folder=tmp_path).problems
+    assert stdin.cases == (Case("4444", "4"), Case("333", "3"))
+    assert method.cases == (Case([[1, 2]], [5], (5,)), Case([[3]], 6))
+
+
+def called(name: Any = "f", given: Any = (1,), expected: Any = 1) -> dict[str, Any]:
+    return {"fn_name": name, "inputs": [given], "outputs": [expected]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tests": called(name=3)}, "3 cannot name a function"),
+        ({"tests": called(name="os.system")}, "'os.system' cannot name a function"),
+        ({"tests": called(name="")}, "'' cannot name a function"),
+        ({"tests": [PRIME["method"][0] | {"fn_name": None}]}, "None cannot name a function"),
+        ({"tests": [LCB["method"][0] | {"metadata": {"func_name": 3}}]}, "3 cannot name a function"),
+        ({"tests": called(expected=float("nan"))}, "no answer equals nan"),
+        ({"tests": {"inputs": "12", "outputs": "34"}}, "field 'tests.inputs' is '12', not a list"),
+        ({"tests": {"inputs": ["1"], "outputs": "3"}}, "field 'tests.outputs' is '3', not a list"),
+        (
+            {"tests": {"inputs": ["1", "2", "1"], "outputs": ["3", "4", "5"]}},
+            "for the input '1' tests expect '3' and '5'",
+        ),
+        (
+            {"tests": {"fn_name": "f", "inputs": [[1], [1]], "outputs": [[2], 3]}},
+            "for the input [1] tests expect [2] and 3",
+        ),
+        ({"tests": DEEP}, "JSON nested more than 200 deep"),
+        ({"tests": f'{{"inputs": [{NESTED}], "outputs": ["1"]}}'}, "JSON nested more than 200 deep"),
+        ({"problem": "  "}, "field 'problem' is '  ', not a text"),
+        ({"problem": None}, "field 'problem' is missing, not a text"),
+        ({"starter_code": 7}, "field 'starter_code' is 7, not a text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_row_that_cannot_be_used_says_why(changes: dict[str, Any], reason: str) -> None:
+    row = {"problem": "x", "tests": TACO["stdin"]} | changes
+    tests = row["tests"] if isinstance(row["tests"], str) else json.dumps(row["tests"])
+    with pytest.raises(ValueError, match=re.escape(reason)) as caught:
+        deepcoder.problem(row | {"tests": tests}, "taco", 0, 10)
+    assert len(str(caught.value)) < 200
+
+
 def test_rows_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     good = json.dumps(TACO["stdin"])
     bad = ["[]", "{}", json.dumps({"inputs": ["1"], "outputs": []}), json.dumps({"inputs": [1], "outputs": ["1"]}), "?"]
+    bad += [DEEP, json.dumps(called(name="os.system")), json.dumps({"inputs": "12", "outputs": "34"})]
     parquet(tmp_path, "taco", [{"problem": "x", "tests": tests} for tests in [*bad, good]])
     loaded = deepcoder.load("taco", 10, folder=tmp_path)
-    assert [problem.problem_id for problem in loaded.problems] == ["deepcoder/taco/5"]
-    assert loaded.provenance["remarks"][0].startswith("5 rows left out, the first being row 0: ")
+    assert [problem.problem_id for problem in loaded.problems] == ["deepcoder/taco/8"]
+    assert loaded.provenance["remarks"][0].startswith("8 rows left out, the first being row 0: ")
     parquet(tmp_path, "lcbv5", [{"problem": "x", "tests": "[]"}])
     with pytest.raises(DataError, match=r"lcbv5/train-00000-of-00001.parquet can be used \(row 0: .*\): get it again"):
         deepcoder.load("lcbv5", 10, folder=tmp_path)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import date
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
 from riskpo_study.datasets import hub
+from riskpo_study.datasets.rows import from_json
 from riskpo_study.errors import DataError
-from riskpo_study.verify.sandbox import Case, Limits, Program
+from riskpo_study.verify.sandbox import Case, Limits, Program, same_value
 
 __all__ = [
     "BATCH",
@@ -24,8 +27,10 @@ __all__ = [
     "PRELOAD",
     "CodeProblem",
     "Loaded",
+    "attainable",
     "extract_program",
     "find_files",
+    "function_name",
     "functional_case",
     "messages",
     "provenance",
@@ -122,9 +127,23 @@ def extract_program(response: str) -> str | None:
 def functional_case(arguments: str, expected: str) -> Case:
     """LiveCodeBench's test of a function: an argument in JSON on each line, and the expected value in JSON.
 
-    ValueError where it is not JSON.
+    ValueError where it is not JSON, or no value passes.
     """
-    return Case([json.loads(line) for line in arguments.split("\n")], json.loads(expected))
+    return Case([from_json(line) for line in arguments.split("\n")], attainable(from_json(expected)))
+
+
+def attainable(expected: Any) -> Any:
+    """An expected value as it is; ValueError where no answer equals it, as none does NaN."""
+    if not same_value(json.dumps(expected).encode(), expected):
+        raise ValueError(f"no answer equals {reprlib.repr(expected)}")
+    return expected
+
+
+def function_name(name: Any) -> str:
+    """The published name of a function or method as it is; ValueError where no program can define one."""
+    if not (isinstance(name, str) and name.isidentifier() and not iskeyword(name)):
+        raise ValueError(f"{reprlib.repr(name)} cannot name a function")
+    return name
 
 
 def find_files(name: str, repository: str, revision: str, patterns: Sequence[str], folder: Path | None) -> list[Path]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import pickletools
+import reprlib
 import zlib
-from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ from riskpo_study.datasets.code_problems import (
     CodeProblem,
     Loaded,
     find_files,
+    function_name,
     functional_case,
     provenance,
 )
-from riskpo_study.datasets.rows import rows
+from riskpo_study.datasets.rows import Row, from_json, instead_of, misfit, rows
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.verify.sandbox import Case
 
@@ -67,11 +67,15 @@ def load(
         raise ConfigError(f"{NAME}: start = {start} is after end = {end}: exchange them.")
     names, published = RELEASES[release]
     problems, remarks, count = [], [], 0
-    for number, row in enumerate(rows(NAME, find_files(NAME, REPOSITORY, revision, names, folder), BATCH)):
-        count = number + 1
-        day = _day(row, number)
+    rows_by_id: dict[str, int] = {}
+    files = find_files(NAME, REPOSITORY, revision, names, folder)
+    for count, row in enumerate(rows(NAME, files, BATCH), start=1):
+        day = _day(row, count)
         if (start is None or start <= day) and (end is None or day <= end):
-            problems.append(problem(row, number))
+            problems.append(problem(row, count))
+            other = rows_by_id.setdefault(problems[-1].problem_id, count)
+            if other != count:  # verdicts are kept by it
+                raise _misfit(row, count, "question_id", f"is that of row {other}, too")
     if count != published:
         remarks.append(f"{count} rows; {release} has {published}")
         if folder is None:
@@ -81,38 +85,82 @@ def load(
     return Loaded(tuple(problems), provenance(problems, remarks, **origin, **window))
 
 
-def problem(row: Mapping[str, Any], number: int) -> CodeProblem:
-    """The problem of a published row; public and private tests together, as they are judged."""
+def problem(row: Row, number: int) -> CodeProblem:
+    """The problem of a published row, from 1; public and private tests together, as they are judged.
+
+    DataError where a field is not as published.
+    """
+    entry_point = _entry_point(row, number)
+    fields = ("public_test_cases", "private_test_cases")
+    cases = tuple(case for field in fields for case in _cases(row, number, field, entry_point))
+    if not cases:
+        raise _misfit(row, number, fields[1], f"has no tests, nor has {fields[0]!r}")
+    return CodeProblem(
+        problem_id=f"{NAME}/{_text(row, number, 'question_id')}",
+        question=_text(row, number, "question_content"),
+        starter_code=_text(row, number, "starter_code", may_be_empty=True),
+        entry_point=entry_point,
+        cases=cases,
+        difficulty=_text(row, number, "difficulty"),
+        published=_day(row, number),
+    )
+
+
+def _misfit(row: Row, number: int, field: str, reason: str) -> DataError:
+    return misfit(f"{NAME}/{row.get('question_id')}", number, field, f"{reason}: correct it, or get the file again")
+
+
+def _text(row: Row, number: int, field: str, *, may_be_empty: bool = False) -> str:
+    text = row.get(field)
+    if not isinstance(text, str) or not (text.strip() or may_be_empty):
+        raise _misfit(row, number, field, instead_of("a text", text))
+    return text
+
+
+def _day(row: Row, number: int) -> date:
+    day = row.get("contest_date")
     try:
-        tests = [*decode_tests(row["public_test_cases"]), *decode_tests(row["private_test_cases"])]
-        entry_point = json.loads(row["metadata"]).get("func_name")
-        if not tests:
-            raise ValueError("there are no tests")
-        wanted = "functional" if entry_point else "stdin"
-        if other := {test["testtype"] for test in tests} - {wanted}:
-            raise ValueError(f"a test is of type {', '.join(map(str, other))}, not {wanted}")
-        case = functional_case if entry_point else Case
-        return CodeProblem(
-            problem_id=f"{NAME}/{row['question_id']}",
-            question=row["question_content"],
-            starter_code=row["starter_code"],
-            entry_point=entry_point,
-            cases=tuple(case(test["input"], test["output"]) for test in tests),
-            difficulty=row["difficulty"],
-            published=_day(row, number),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{NAME}: row {number} ({row.get('question_id')}) is not as published: {error!r}.") from error
+        return datetime.fromisoformat(day).date()  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise _misfit(row, number, "contest_date", instead_of("a date in ISO format", day)) from None
 
 
-def _day(row: Mapping[str, Any], number: int) -> date:
+def _entry_point(row: Row, number: int) -> str | None:
+    """The function to write; None where it is a program."""
+    text = _text(row, number, "metadata")
     try:
-        return datetime.fromisoformat(row["contest_date"]).date()
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{NAME}: row {number} has no contest_date in ISO format: {error!r}.") from error
+        metadata = from_json(text)
+        if not isinstance(metadata, dict):
+            raise ValueError("no JSON object")
+        name = metadata.get("func_name")
+        return None if name is None else function_name(name)
+    except ValueError as error:
+        raise _misfit(row, number, "metadata", f"is of no use ({error}): {reprlib.repr(text)}") from error
 
 
-def decode_tests(text: str) -> list[dict[str, str]]:
+def _cases(row: Row, number: int, field: str, entry_point: str | None) -> list[Case]:
+    """The tests in a field of a row, all of the type that the entry point asks for."""
+    text = _text(row, number, field)
+    try:
+        tests = decode_tests(text)
+    except ValueError as error:
+        raise _misfit(row, number, field, f"holds no tests that can be read ({error}): {reprlib.repr(text)}") from error
+    kind, case = ("functional", functional_case) if entry_point else ("stdin", Case)
+    cases = []
+    for i, test in enumerate(tests):
+        if test.get("testtype") != kind:
+            raise _misfit(row, number, f"{field}.{i}.testtype", instead_of(repr(kind), test.get("testtype")))
+        for name in ("input", "output"):
+            if not isinstance(test.get(name), str):
+                raise _misfit(row, number, f"{field}.{i}.{name}", instead_of("a text", test.get(name)))
+        try:
+            cases.append(case(test["input"], test["output"]))
+        except ValueError as error:
+            raise _misfit(row, number, f"{field}.{i}", f"is of no use ({error}): {reprlib.repr(test)}") from error
+    return cases
+
+
+def decode_tests(text: str) -> list[dict[str, Any]]:
     """The tests in a field: JSON, or JSON pickled as a text, compressed with zlib and written in base64.
 
     The pickle is read, never run: of its operations only those that make one text are understood. ValueError for
@@ -127,7 +175,7 @@ def decode_tests(text: str) -> list[dict[str, str]]:
         if decompressor.unconsumed_tail:
             raise ValueError(f"the tests have more than {LARGEST} bytes")
         text = _pickled_text(packed)
-    tests = json.loads(text)
+    tests = from_json(text)
     if not isinstance(tests, list) or not all(isinstance(test, dict) for test in tests):
         raise ValueError("the tests are no list of objects")
     return tests

@@ -18,7 +18,7 @@ from PIL import Image
 from riskpo_study.datasets import hub
 from riskpo_study.datasets.prompts import IMAGE
 from riskpo_study.datasets.registry import DATASETS, Source
-from riskpo_study.datasets.rows import Row, rows
+from riskpo_study.datasets.rows import Row, instead_of, misfit, rows
 from riskpo_study.errors import ConfigError, DataError
 from riskpo_study.verify.math_answers import spelled_gold
 
@@ -149,7 +149,7 @@ def _read(name: str, source: Source, files: Iterable[Path]) -> tuple[tuple[Quest
     for row_number, question in kept:
         other = rows_by_id.setdefault(question.question_id, row_number)
         if other != row_number:
-            raise _misfit(question.question_id, row_number, source.identifier, f"is that of row {other}, too")
+            raise misfit(question.question_id, row_number, source.identifier, f"is that of row {other}, too")
     return tuple(question for _, question in kept), number, remarks
 
 
@@ -162,31 +162,31 @@ def _question(name: str, source: Source, number: int, row: Row, *, may_lack_answ
     )
     text, answer = _field(row, form.question), _field(row, form.answer)
     if not isinstance(text, str) or not source.clean(text):
-        raise _misfit(question_id, number, form.question, _instead_of("a question", text))
+        raise misfit(question_id, number, form.question, instead_of("a question", text))
     if answer is None:
-        raise _misfit(question_id, number, form.answer, _instead_of("an answer", answer))
+        raise misfit(question_id, number, form.answer, instead_of("an answer", answer))
     text = source.clean(text)
     if context := _field(row, source.context):
         text = f"{str(context).strip()}\n\n{text}"
     if re.search(r"[\ud800-\udfff]", text):
-        raise _misfit(question_id, number, form.question, f"has half a surrogate pair: {ascii(text)[:100]}")
+        raise misfit(question_id, number, form.question, f"has half a surrogate pair: {ascii(text)[:100]}")
     try:
         gold = form.cut(answer)
     except ValueError as error:
-        raise _misfit(question_id, number, form.answer, str(error)) from None
+        raise misfit(question_id, number, form.answer, str(error)) from None
     try:
         if gold:
             spelled_gold(gold)
     except DataError as error:
-        raise _misfit(question_id, number, form.answer, f"is of no use: {str(error).rstrip('.')}") from None
+        raise misfit(question_id, number, form.answer, f"is of no use: {str(error).rstrip('.')}") from None
     if not (gold or may_lack_answer):
-        raise _misfit(question_id, number, form.answer, f"holds an empty answer: {reprlib.repr(answer)}")
+        raise misfit(question_id, number, form.answer, f"holds an empty answer: {reprlib.repr(answer)}")
     images = _images(source, row, question_id, number, text)
     level = _field(row, source.level)
     if level in (None, "Level ?"):
         return Question(question_id, text, gold, name, images=images)
     if not (match := re.fullmatch(r"(?:Level )?([1-5])", str(level))):
-        raise _misfit(question_id, number, source.level, _instead_of("a level from 1 to 5", level))
+        raise misfit(question_id, number, source.level, instead_of("a level from 1 to 5", level))
     return Question(question_id, text, gold, name, int(match[1]), images)
 
 
@@ -196,18 +196,18 @@ def _images(source: Source, row: Row, question_id: str, number: int, text: str) 
         return ()
     found = _field(row, source.images)
     if not isinstance(found, list) or not found:
-        raise _misfit(question_id, number, source.images, _instead_of("a list of images", found))
+        raise misfit(question_id, number, source.images, instead_of("a list of images", found))
     files = [_field(image, "bytes") for image in found]
     for file in files:
         if not isinstance(file, bytes):
-            raise _misfit(question_id, number, source.images, _instead_of("the bytes of an image", file))
+            raise misfit(question_id, number, source.images, instead_of("the bytes of an image", file))
         try:
             with Image.open(io.BytesIO(file), formats=IMAGE_FORMATS) as image:
                 image.load()
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
-            raise _misfit(question_id, number, source.images, f"holds no image that can be read ({error})") from None
+            raise misfit(question_id, number, source.images, f"holds no image that can be read ({error})") from None
     if (marks := text.count(IMAGE)) != len(files):
-        raise _misfit(question_id, number, source.images, f"has {len(files)} images, and the question {marks} {IMAGE}")
+        raise misfit(question_id, number, source.images, f"has {len(files)} images, and the question {marks} {IMAGE}")
     return tuple(files)
 
 
@@ -219,15 +219,6 @@ def _field(row: Any, path: str | None) -> Any:
         except (KeyError, IndexError, TypeError, ValueError):
             return None
     return row if path else None
-
-
-def _instead_of(wanted: str, value: Any) -> str:
-    return f"is {'missing' if value is None else reprlib.repr(value)}, not {wanted}"
-
-
-def _misfit(question_id: str, number: int, field_name: str | None, reason: str) -> DataError:
-    name = question_id.partition("/")[0]
-    return DataError(f"{name}: row {number} (id {question_id}): field {field_name!r} {reason}.")
 
 
 def _unexpected_numbers(name: str, source: Source, commit: str, rows: int, questions: int) -> list[str]:
