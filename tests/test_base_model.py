@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
-from riskpo_study import base_model
+from riskpo_study import base_model, config, profiles, seeds, tasks
 from riskpo_study.base_model import build_model, pretrain, response_loss, schedule, tokenize
 from riskpo_study.config import BaseModel, Task
 from riskpo_study.errors import ConfigError
@@ -166,3 +166,12 @@ def test_a_failed_save_leaves_the_old_model(tmp_path, monkeypatch):
 def test_a_head_of_odd_width_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match=r"base_model\.width = 36 must be an even multiple of base_model\.heads = 4"):
         pretrain(TASK, replace(CONFIG, width=36), tmp_path / "model", progress=False)
+
+
+@pytest.mark.parametrize("profile", ["study_programs", "study_geometry"])
+def test_no_demonstrated_solution_is_longer_than_a_response_may_be(profile):
+    shipped = profiles.composed(profile, config.root() / "conf")[1]
+    task = tasks.build(shipped)
+    shown = task.demonstrations(1000, seeds.generator(0, "longest"), shipped.base_model.difficulties)
+    lengths = [len(ids) for ids in task.build_tokenizer()([solution for _, solution in shown])["input_ids"]]
+    assert max(lengths) + 1 <= shipped.train.max_new_tokens
