@@ -15,6 +15,8 @@ __all__ = ["entropy", "every_weight", "gradient", "noise", "ordering", "riskpo_w
 def every_weight(study: Study) -> str:
     """Whose weight falls with the accuracy, between the hardest and the easiest part of the questions."""
     table = study.table("10_theory/every_weight")
+    if table["accuracy"].nunique() == 1:
+        return "The questions from which anything can be learned are too few to compare the hardest with the easiest."
     rows = []
     for name, part in table.groupby("algorithm", sort=False):
         hard, easy = part.iloc[0], part.iloc[-1]

@@ -41,6 +41,12 @@ def test_weights_fall_rise_or_neither_is_shown(study: Study) -> None:
     )
 
 
+def test_weights_of_a_single_accuracy_are_not_compared(study: Study) -> None:
+    row = {"algorithm": "grpo", "accuracy": 0.875, "weight": 1.0, "error": 0.0, "expected": 1.0}
+    save(study, "every_weight", pd.DataFrame([row]))
+    assert "too few to compare" in theory_findings.every_weight(study)
+
+
 def test_exact_weights_are_told_from_end_to_end(study: Study) -> None:
     rows = [("Random", "global", 0.9, 0.8), ("Random", "global", 0.1, 0.8), ("Alike", "own", 0.1, 1.0)]
     frame = pd.DataFrame([*rows, ("Alike", "own", 0.9, 0.3)], columns=["panel", "estimator", "accuracy", "weight"])
