@@ -640,6 +640,14 @@ def read(config: Config) -> pd.DataFrame | None:
     return frame.assign(**{str(column): frame[column].fillna("") for column in written})
 
 
+def measured(config: Config) -> pd.DataFrame:
+    """Of the rows of `read` those that the profile measures; DataError where there are none at all."""
+    frame = read(config)
+    if frame is None:
+        raise DataError(f"{config.profile} has no verdicts: make them (make repro PROFILE={config.profile}).")
+    return frame[frame["verdict"] != UNMEASURED].reset_index(drop=True)
+
+
 def _write() -> None:
     config = configuration.load()
     frame = write(config)

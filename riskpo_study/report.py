@@ -295,7 +295,7 @@ def _task(name: str) -> Section:
             "Differences on all questions of either profile, paired by seed and question.",
             findings.carried_over(name),
         ),
-    ), {"passk": 1, "differences": 1})  # fmt: skip
+    ), {"passk": 1, "differences": 1, "claims": 1})  # fmt: skip
 
 
 # Composition

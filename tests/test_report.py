@@ -156,6 +156,9 @@ def test_another_task_is_set_beside_this_one(study: Config) -> None:
         evaluation=replace(study.evaluation, samples=4, ks=(1, 2, 4)),
     )
     keep(elsewhere)
+    with pytest.raises(DataError, match="elsewhere has no verdicts: make them"), mpl.rc_context():
+        run("11_tasks", task="elsewhere")
+    claims.write(elsewhere)
     with mpl.rc_context():
         run("11_tasks", task="elsewhere")
     passk = tables.read(study.results / "tables" / "11_tasks" / "elsewhere" / "passk.csv")
@@ -170,6 +173,9 @@ def test_another_task_is_set_beside_this_one(study: Config) -> None:
     assert there["value"].tolist() == same["value"].tolist()
     page = report.as_markdown(report.compose(config.load()))
     assert "## Another task: elsewhere" in page
+    verdicts = tables.read(study.results / "tables" / "11_tasks" / "elsewhere" / "claims.csv")
+    assert verdicts is not None and set(verdicts["claim"]) >= {"pass_at_1", "entropy_at_equal_steps"}
+    assert "code" not in set(verdicts["claim"])  # needs a task of its own
     assert findings.carried_over("elsewhere")(Study(study)) in page
     assert "`dvc repro --single-item tasks@test-elsewhere`" in page
 
